@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker: newest job wins, expected errors pass, anything else ends it."""
+
+import threading
+
+import pytest
+
+from occany_core.errors import InputError
+from occany_ros.worker import Worker
+
+
+class Bench:
+    """A worker whose jobs wait at a gate."""
+
+    def __init__(self):
+        self.done, self.errors, self.fatal = [], [], []
+        self.started, self.gate, self.noted = (
+            threading.Event(),
+            threading.Semaphore(0),
+            threading.Event(),
+        )
+        self.worker = Worker(self.work, self.errors.append, self.note_fatal)
+
+    def work(self, job):
+        self.started.set()
+        assert self.gate.acquire(timeout=10)
+        if isinstance(job, Exception):
+            raise job
+        self.done.append(job)
+        self.noted.set()
+
+    def note_fatal(self, text):
+        self.fatal.append(text)
+        self.noted.set()
+
+    def submit_and_wait_for_start(self, job):
+        self.started.clear()
+        self.worker.submit(job)
+        assert self.started.wait(10)
+
+    def release(self, jobs=1):
+        for _ in range(jobs):
+            self.gate.release()
+
+
+@pytest.fixture
+def bench():
+    bench = Bench()
+    yield bench
+    bench.release(100)
+    assert bench.worker.stop(10)
+
+
+def test_newest_job_wins_and_the_rest_is_counted(bench):
+    bench.submit_and_wait_for_start(0)
+    for job in (1, 2, 3):
+        bench.worker.submit(job)
+    assert bench.worker.is_busy
+    bench.release(2)
+    while bench.done != [0, 3]:
+        assert bench.noted.wait(10)
+    assert bench.worker.skipped == 2
+
+
+def test_an_expected_error_is_reported_and_work_goes_on(bench):
+    bench.submit_and_wait_for_start(InputError("no picture; send one"))
+    bench.release()
+    bench.worker.submit("next")
+    bench.release()
+    assert bench.noted.wait(10)
+    assert bench.done == ["next"] and str(bench.errors[0]) == "no picture; send one"
+    assert bench.fatal == []
+
+
+def test_anything_else_ends_the_worker_with_a_traceback(bench):
+    bench.submit_and_wait_for_start(KeyError("bug"))
+    bench.release()
+    assert bench.noted.wait(10)
+    assert "KeyError: 'bug'" in bench.fatal[0] and bench.errors == []
+
+
+def test_discard_forgets_the_waiting_job(bench):
+    bench.submit_and_wait_for_start(0)
+    bench.worker.submit(1)
+    bench.worker.discard()
+    bench.worker.discard()
+    assert bench.worker.skipped == 1
+
+
+def test_stop_finishes_the_running_job_and_drops_the_waiting_one(bench):
+    bench.submit_and_wait_for_start("running")
+    bench.worker.submit("waiting")
+    assert not bench.worker.stop(0.05)
+    bench.release()
+    assert bench.worker.stop(10)
+    assert bench.done == ["running"]
