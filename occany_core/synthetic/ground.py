@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Colour and class of the ground: points on z = 0 -> asphalt, paint, sidewalk, terrain."""
+
+from dataclasses import dataclass
+
+import torch
+
+from occany_core.synthetic.classes import SemanticClass
+from occany_core.synthetic.noise import value_noise
+from occany_core.synthetic.scene import ROAD_CELL, RoadTensors, Scene
+
+PAINT = (0.82, 0.80, 0.76)
+SIDEWALK_TINT = (1.0, 0.98, 0.94)
+ROAD_NEIGHBOURHOOD = 14.0  # metres around a road's bounding box where it is looked at
+
+
+@dataclass(frozen=True)
+class RoadCoordinates:
+    """Where ground points lie relative to their nearest road; all (M,), metres.
+
+    edge_distance: beyond the carriageway's edge (negative inside); lateral: signed, left
+    positive; along: arc length; half_width, sidewalk, lanes of that road; crossing: whether
+    several carriageways meet here.
+    """
+
+    edge_distance: torch.Tensor
+    lateral: torch.Tensor
+    along: torch.Tensor
+    half_width: torch.Tensor
+    sidewalk: torch.Tensor
+    lanes: torch.Tensor
+    crossing: torch.Tensor
+
+
+def road_coordinates(scene: Scene, points: torch.Tensor) -> RoadCoordinates:
+    """Road coordinates of ground points (M,2+), world frame, metres."""
+    points = points[:, :2]
+    edge_distance = torch.full((len(points),), 1e9, device=points.device)
+    lateral, along, half_width, sidewalk = (torch.zeros_like(edge_distance) for _ in range(4))
+    lanes = torch.ones_like(edge_distance)
+    carriageways = torch.zeros_like(edge_distance)
+    cell = ((points - scene.road_grid_origin) / ROAD_CELL).floor().long()
+    cells_x, cells_y = scene.road_grid_size
+    on_grid = (cell >= 0).all(-1) & (cell[:, 0] < cells_x) & (cell[:, 1] < cells_y)
+    for road in scene.roads:
+        low = road.points.amin(0) - ROAD_NEIGHBOURHOOD
+        high = road.points.amax(0) + ROAD_NEIGHBOURHOOD
+        near = torch.nonzero(on_grid & ((points > low) & (points < high)).all(-1))[:, 0]
+        if near.numel() == 0:
+            continue
+        segment = road.nearest_segment[cell[near, 0], cell[near, 1]]
+        distance, signed, arc = _project_on(road, segment, points[near])
+        beyond = distance - road.half_width
+        carriageways[near] += (beyond < 0.5).float()
+        closer = beyond < edge_distance[near]
+        chosen = near[closer]
+        edge_distance[chosen] = beyond[closer]
+        lateral[chosen] = signed[closer]
+        along[chosen] = arc[closer]
+        half_width[chosen] = road.half_width
+        sidewalk[chosen] = road.sidewalk
+        lanes[chosen] = road.lanes
+    return RoadCoordinates(
+        edge_distance, lateral, along, half_width, sidewalk, lanes, carriageways > 1.5
+    )
+
+
+def _project_on(
+    road: RoadTensors, segment: torch.Tensor, points: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Distance, signed lateral offset (left positive) and arc length, each (M,) metres.
+
+    `segment` (M,) is a first guess; its two neighbours on either side are tried as well.
+    """
+    step = road.points[1:] - road.points[:-1]
+    squared_length = (step * step).sum(-1)
+    last = len(step) - 1
+    shifts = (-2, -1, 0, 1, 2) if last > 0 else (0,)
+    tried = torch.stack([(segment + shift).clamp(0, last) for shift in shifts], -1)
+    offset = points[:, None] - road.points[tried]
+    direction = step[tried]
+    dot = offset[..., 0] * direction[..., 0] + offset[..., 1] * direction[..., 1]
+    share = (dot / squared_length[tried]).clamp(0, 1)
+    dx = offset[..., 0] - share * direction[..., 0]
+    dy = offset[..., 1] - share * direction[..., 1]
+    squared, best = (dx * dx + dy * dy).min(-1)
+    best = best[:, None]
+    k = torch.gather(tried, 1, best)[:, 0]
+    share = torch.gather(share, 1, best)[:, 0]
+    ox = torch.gather(offset[..., 0], 1, best)[:, 0]
+    oy = torch.gather(offset[..., 1], 1, best)[:, 0]
+    distance = squared.sqrt()
+    signed = (step[k, 0] * oy - step[k, 1] * ox).sign() * distance
+    arc = road.arc_length[k] + share * squared_length[k].sqrt()
+    return distance, signed, arc
+
+
+def ground_color(scene: Scene, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Albedo (M,3) and Occ3D class (M,) int64 of ground points (M,3), world frame, metres."""
+    style = scene.world.style
+    where = road_coordinates(scene, points)
+    x, y = points[:, 0], points[:, 1]
+    coarse, fine = value_noise(x * 0.35, y * 0.35), value_noise(x * 4.1, y * 4.1)
+    on_road = where.edge_distance < 0
+    on_sidewalk = (where.edge_distance >= 0) & (where.edge_distance < where.sidewalk)
+
+    terrain = torch.as_tensor(style.terrain, device=points.device, dtype=points.dtype)
+    albedo = terrain * (0.55 + 0.5 * coarse + 0.35 * fine)[:, None]
+    slabs = _sidewalk_grey(style.sidewalk, where, x, y, coarse, fine)
+    tint = torch.tensor(SIDEWALK_TINT, device=points.device)
+    albedo = torch.where(on_sidewalk[:, None], slabs[:, None] * tint, albedo)
+    asphalt = _asphalt_grey(style.asphalt, where, coarse, fine)
+    albedo = torch.where(on_road[:, None], asphalt[:, None], albedo)
+    white = torch.tensor(PAINT, device=points.device) * (0.75 + 0.25 * fine[:, None])
+    albedo = torch.where(_painted(scene, where, points, on_road)[:, None], white, albedo)
+
+    semantics = torch.full_like(on_road, int(SemanticClass.TERRAIN), dtype=torch.int64)
+    semantics[on_sidewalk] = int(SemanticClass.SIDEWALK)
+    semantics[on_road] = int(SemanticClass.DRIVEABLE_SURFACE)
+    return albedo, semantics
+
+
+def _asphalt_grey(grey: float, where: RoadCoordinates, coarse, fine) -> torch.Tensor:
+    """Worn asphalt: blotches, and darker wheel tracks."""
+    track = torch.exp(-(((where.lateral.abs() % 1.7) - 0.85) ** 2) * 12)
+    return grey * (0.8 + 0.3 * coarse + 0.16 * (fine - 0.5)) * (1 - 0.12 * track)
+
+
+def _sidewalk_grey(grey: float, where: RoadCoordinates, x, y, coarse, fine) -> torch.Tensor:
+    """Diagonal slabs with dark joints and a bright kerb."""
+    joint = ((x * 0.7071 + y * 0.7071) % 1.2 < 0.03) | ((x * 0.7071 - y * 0.7071) % 1.2 < 0.03)
+    slabs = grey * (0.85 + 0.25 * coarse + 0.1 * fine) * torch.where(joint, 0.75, 1.0)
+    return torch.where(where.edge_distance < 0.16, slabs * 1.25, slabs)
+
+
+def _painted(scene: Scene, where: RoadCoordinates, points, on_road) -> torch.Tensor:
+    """Lane dashes, centre line, edge lines and zebra crossings, bool (M,)."""
+    aside = where.lateral.abs()
+    lane = where.half_width / where.lanes * 0.9
+    lanes_aside = aside / lane.clamp_min(1)
+    on_lane_border = (lanes_aside - lanes_aside.round()).abs() * lane < 0.07
+    within = (aside > 0.5) & (aside < where.half_width - 1.6)
+    dashes = on_lane_border & within & ((where.along % 9) < 3.2)
+    centre_line = aside < 0.09
+    edge_line = (where.edge_distance + 0.25).abs() < 0.06
+    lines = (dashes | centre_line | edge_line) & ~where.crossing
+    zebra = torch.zeros_like(on_road)
+    for road in scene.roads[1:]:
+        zebra |= _beside_crossing(road, points) & ((where.lateral % 1.1) < 0.55)
+    return on_road & (lines | zebra)
+
+
+def _beside_crossing(road: RoadTensors, points: torch.Tensor) -> torch.Tensor:
+    """Points (M,) in the two bands next to a straight side road where pedestrians cross."""
+    middle = road.points.mean(0)
+    direction = (road.points[1] - road.points[0]) / (road.points[1] - road.points[0]).norm()
+    along = (points[:, :2] - middle) @ direction
+    across = (points[:, 0] - middle[0]) * -direction[1] + (points[:, 1] - middle[1]) * direction[0]
+    band = (across.abs() > road.half_width + 0.6) & (across.abs() < road.half_width + 3.4)
+    return band & (along.abs() < 14)
