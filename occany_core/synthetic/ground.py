@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Colour and class of the ground: points on z = 0 -> asphalt, paint, sidewalk, terrain."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -75,24 +76,25 @@ def _project_on(
     step = road.points[1:] - road.points[:-1]
     squared_length = (step * step).sum(-1)
     last = len(step) - 1
-    shifts = (-2, -1, 0, 1, 2) if last > 0 else (0,)
-    tried = torch.stack([(segment + shift).clamp(0, last) for shift in shifts], -1)
-    offset = points[:, None] - road.points[tried]
-    direction = step[tried]
-    dot = offset[..., 0] * direction[..., 0] + offset[..., 1] * direction[..., 1]
-    share = (dot / squared_length[tried]).clamp(0, 1)
-    dx = offset[..., 0] - share * direction[..., 0]
-    dy = offset[..., 1] - share * direction[..., 1]
-    squared, best = (dx * dx + dy * dy).min(-1)
-    best = best[:, None]
-    k = torch.gather(tried, 1, best)[:, 0]
-    share = torch.gather(share, 1, best)[:, 0]
-    ox = torch.gather(offset[..., 0], 1, best)[:, 0]
-    oy = torch.gather(offset[..., 1], 1, best)[:, 0]
-    distance = squared.sqrt()
-    signed = (step[k, 0] * oy - step[k, 1] * ox).sign() * distance
-    arc = road.arc_length[k] + share * squared_length[k].sqrt()
-    return distance, signed, arc
+    x, y = points.unbind(-1)
+    nearest = torch.full_like(x, math.inf)
+    along, side = torch.zeros_like(x), torch.zeros_like(x)
+    start_x, start_y = road.points[:-1].T.contiguous()
+    step_x, step_y = step.T.contiguous()
+    length = squared_length.sqrt()
+    for shift in (-2, -1, 0, 1, 2) if last > 0 else (0,):
+        k = (segment + shift).clamp(0, last)
+        ox, oy = x - start_x[k], y - start_y[k]
+        dx, dy = step_x[k], step_y[k]
+        share = ((ox * dx + oy * dy) / squared_length[k]).clamp(0, 1)
+        rest_x, rest_y = ox - share * dx, oy - share * dy
+        squared = rest_x * rest_x + rest_y * rest_y
+        closer = squared < nearest
+        nearest = torch.where(closer, squared, nearest)
+        along = torch.where(closer, road.arc_length[k] + share * length[k], along)
+        side = torch.where(closer, dx * oy - dy * ox, side)
+    distance = nearest.sqrt()
+    return distance, side.sign() * distance, along
 
 
 def ground_color(scene: Scene, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

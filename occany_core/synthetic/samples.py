@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training samples: seed -> 15 rendered views and the exact depth of 18 novel views.
+
+Views: the six cameras of a jittered rig at 0 s and at 0.5 s, then the front camera at 1, 1.5 and
+2 s. Novel views: one from each of the first twelve, then six more along the front camera's path.
+Poses are relative to the first view (the reference camera at 0 s).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from occany_core.synthetic.renderer import render
+from occany_core.synthetic.rigs import RigCamera, jittered_surround, novel_view_pose
+from occany_core.synthetic.scene import Scene
+from occany_core.synthetic.visibility import cast
+from occany_core.synthetic.world import StreetWorld
+
+RIG_SEED_OFFSET = 900_001
+FRAME_INTERVAL = 0.5  # seconds
+RENDERED_VIEWS = 15
+NOVEL_SOURCES = (*range(6), *range(6), 0, 6, 12, 13, 14, 13)
+TOO_CLOSE = 1.2  # metres
+TOO_CLOSE_SHARE = 0.25  # a view with more pixels nearer than TOO_CLOSE rejects the sample
+FARTHEST_DEPTH = 300.0  # metres; beyond it depth is stored as 0, like the sky
+
+
+@dataclass(frozen=True)
+class Sample:
+    """V = 15 rendered views and N = 18 novel views, in this order.
+
+    rgb (V,H,W,3) uint8; depth (V+N,H,W) float16 z-depth in metres, 0 where unknown; K (V+N,3,3)
+    float32 pixels; reference_from_cam (V+N,4,4) float32; seconds (V+N,) float32.
+    """
+
+    rgb: np.ndarray
+    depth: np.ndarray
+    K: np.ndarray
+    reference_from_cam: np.ndarray
+    seconds: np.ndarray
+
+
+@dataclass
+class _Views:
+    """Growing list of cameras in the world."""
+
+    K: list[np.ndarray]
+    world_from_cam: list[np.ndarray]
+    seconds: list[float]
+
+    def tensors(self, device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return (
+            torch.tensor(np.stack(self.K), device=device).float(),
+            torch.tensor(np.stack(self.world_from_cam), device=device).float(),
+            torch.tensor(self.seconds, device=device),
+        )
+
+
+def training_sample(
+    seed: int, width: int, height: int, device: str | torch.device = "cpu"
+) -> Sample | None:
+    """The sample of a seed, or None when a camera stands inside or right before something."""
+    world = StreetWorld(seed)
+    scene = Scene(world, device)
+    rng = np.random.default_rng(seed + RIG_SEED_OFFSET)
+    rig = jittered_surround(rng, width, height)
+    views = _rendered_views(world, rig)
+    novel = _novel_views(views, rng)
+    frames = render(scene, *views.tensors(device), height, width, noise_seed=seed)
+    if is_blocked(frames.depth, TOO_CLOSE_SHARE):
+        return None
+    novel_depth = cast(scene, *novel.tensors(device), height, width).depth
+    depth = torch.cat([frames.depth, novel_depth]).cpu().numpy()
+    known = np.isfinite(depth) & (depth < FARTHEST_DEPTH)
+    reference_from_world = np.linalg.inv(views.world_from_cam[0])
+    poses = [reference_from_world @ pose for pose in views.world_from_cam + novel.world_from_cam]
+    return Sample(
+        rgb=frames.rgb_uint8().cpu().numpy(),
+        depth=np.where(known, depth, 0).astype(np.float16),
+        K=np.stack(views.K + novel.K).astype(np.float32),
+        reference_from_cam=np.stack(poses).astype(np.float32),
+        seconds=np.array(views.seconds + novel.seconds, np.float32),
+    )
+
+
+def is_blocked(depth: torch.Tensor, allowed_share: float) -> bool:
+    """Whether any view of depth (F,H,W) has more than this share of pixels nearer than 1.2 m."""
+    return float((depth < TOO_CLOSE).float().mean((1, 2)).max()) > allowed_share
+
+
+def _rendered_views(world: StreetWorld, rig: list[RigCamera]) -> _Views:
+    times = np.arange(5) * FRAME_INTERVAL
+    poses = world.ego_poses(times)
+    front = rig[0]
+    return _Views(
+        K=[camera.K for camera in rig] * 2 + [front.K] * 3,
+        world_from_cam=[
+            *(poses[0] @ camera.rig_from_cam for camera in rig),
+            *(poses[1] @ camera.rig_from_cam for camera in rig),
+            *(poses[i] @ front.rig_from_cam for i in (2, 3, 4)),
+        ],
+        seconds=[0.0] * 6 + [0.5] * 6 + [1.0, 1.5, 2.0],
+    )
+
+
+def _novel_views(views: _Views, rng: np.random.Generator) -> _Views:
+    """One moved camera per entry of `NOVEL_SOURCES`, at the time of its source."""
+    novel = _Views([], [], [])
+    for source in NOVEL_SOURCES:
+        novel.world_from_cam.append(novel_view_pose(views.world_from_cam[source], rng))
+        novel.K.append(views.K[source])
+        novel.seconds.append(views.seconds[source])
+    return novel
