@@ -157,8 +157,7 @@ setup(
     description="Camera images in, metric labelled 3D voxel grids out, with and without ROS 2",
     license="Apache-2.0",
     license_files=["LICENSE", "NOTICE"],
-    packages=find_packages(
-        include=["occany_core*", "occany_ros*"], exclude=["occany_ros.msg*"]),
+    packages=find_packages(include=["occany_core*", "occany_ros*"], exclude=["occany_ros.msg*"]),
     package_data={"occany_core": ["py.typed", "weights/*.safetensors", "weights/*.json"]},
     python_requires=">=3.10",
     install_requires=["torch", "numpy", "pyyaml", "safetensors", "jaxtyping", "pillow"],
