@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network: weights live here and only here."""
+
+from occany_core.network.config import NetworkConfig, TransformerDims, tiny
+from occany_core.network.memory import SceneMemory
+from occany_core.network.occany import OccAnyNetwork, RawMaps, Tokens
+
+__all__ = [
+    "NetworkConfig",
+    "OccAnyNetwork",
+    "RawMaps",
+    "SceneMemory",
+    "Tokens",
+    "TransformerDims",
+    "tiny",
+]

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Architecture of a network: one dataclass serves the shipped tiny model and the released 651 M one."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from occany_core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransformerDims:
+    """Size of one stack of transformer blocks."""
+
+    width: int
+    depth: int
+    heads: int
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or (self.width // self.heads) % 4:
+            raise ConfigError(
+                f"width {self.width} over {self.heads} heads gives {self.width / self.heads} per head; "
+                "rotary embedding needs a multiple of 4"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkConfig:
+    """Everything that fixes the shapes and the function of `OccAnyNetwork`.
+
+    The defaults are the released configuration (`docs/parity.md`); `tiny()` is the shipped one.
+    """
+
+    encoder: TransformerDims = field(default=TransformerDims(width=1024, depth=24, heads=16))
+    decoder: TransformerDims = field(default=TransformerDims(width=768, depth=12, heads=12))
+    novel_view_encoder: TransformerDims | None = field(
+        default=TransformerDims(width=768, depth=0, heads=16)
+    )
+    """Depth 0 reproduces the released function (its blocks are dead); None has no rendering stage."""
+    modality_width: int = 256
+    """Tokenizer channels per modality of the projected points."""
+    patch_size: int = 16
+    stem: str = "patch"
+    """patch: one strided convolution; convolutional: four small stages, for training from scratch."""
+    point_head: str = "linear"
+    """linear: one map per patch; convolutional: up-sampler with a mean-scene prior."""
+    point_activation: str = "linear"
+    """linear, or norm_exp (direction times expm1 of the length)."""
+    segmentation_dims: tuple[int, int, int] | None = (256, 64, 32)
+    """Channels of the coarse, middle and fine promptable features; None has no such head."""
+    segmentation_size: int = 512
+    """Side of the square picture these features describe [px]; the coarse grid has 1/16 of it."""
+    rgb_head: bool = True
+    """The released files carry a colour head that inference never evaluates."""
+    picture_width: int = 512
+    """Long side of the pictures the weights were trained for [px]."""
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("stem", self.stem, ("patch", "convolutional")),
+            ("point_head", self.point_head, ("linear", "convolutional")),
+            ("point_activation", self.point_activation, ("linear", "norm_exp")),
+        ):
+            if value not in known:
+                raise ConfigError(f"network {name} is {value!r}; it must be one of {', '.join(known)}")
+
+    def to_dict(self) -> dict:
+        """Return plain JSON data."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict) -> "NetworkConfig":
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ConfigError: A key is unknown or missing.
+        """
+        values = dict(data)
+        try:
+            for name in ("encoder", "decoder", "novel_view_encoder"):
+                if values.get(name) is not None:
+                    values[name] = TransformerDims(**values[name])
+            if values.get("segmentation_dims") is not None:
+                values["segmentation_dims"] = tuple(values["segmentation_dims"])
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigError(f"the network description does not fit this version: {error}") from error
+
+
+def tiny() -> NetworkConfig:
+    """Return the architecture of the shipped default weights."""
+    return NetworkConfig(
+        encoder=TransformerDims(width=192, depth=5, heads=4),
+        decoder=TransformerDims(width=192, depth=2, heads=4),
+        novel_view_encoder=TransformerDims(width=192, depth=1, heads=4),
+        modality_width=48,
+        stem="convolutional",
+        point_head="convolutional",
+        point_activation="norm_exp",
+        segmentation_dims=None,
+        rgb_head=False,
+        picture_width=144,
+    )

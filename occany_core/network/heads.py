@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Features -> raw maps (spec 7): points with confidence, poses, promptable segmentation features, colour.
+
+`B` is any batch of views, `N` = h x w patch tokens, `D` decoder width.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from occany_core.network.attention import Mlp
+from occany_core.network.config import NetworkConfig
+from occany_core.network.convolutions import ResidualConv
+from occany_core.network.encoder import STEM_WIDTHS
+
+POINT_CHANNELS = 7
+"""World x, y, z; camera x, y, z; confidence logit."""
+MAX_LOG_LENGTH = 10.0
+"""`norm_exp` points end at expm1 of this (22 km), so that float32 never overflows."""
+
+
+def pixel_shuffle(
+    patches: Float[Tensor, "B N values"], grid: tuple[int, int], patch_size: int
+) -> Float[Tensor, "B channels H W"]:
+    """Spread each token's values over its patch: value c*p*p + dy*p + dx is channel c at (dy, dx)."""
+    maps = patches.transpose(1, 2).unflatten(2, grid)
+    return F.pixel_shuffle(maps, patch_size)
+
+
+class LinearPointHead(nn.Module):
+    """One affine map per patch."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.proj = nn.Linear(config.decoder.width, POINT_CHANNELS * config.patch_size**2)
+
+    def forward(
+        self, features: Float[Tensor, "B N D"], grid: tuple[int, int], finer: list[Tensor]
+    ) -> Float[Tensor, "B 7 H W"]:
+        del finer
+        return pixel_shuffle(self.proj(features), grid, self.patch_size)
+
+
+class ConvolutionalPointHead(nn.Module):
+    """Up-sample features to 1/4 resolution and add them to a mean-scene prior.
+
+    The prior is a map of mean log-points over the pixel coordinates of `encoder.pixel_coordinates`,
+    so that it fits pictures of any size and aspect. Where the stem offers finer maps of the picture they
+    are merged in; novel views have none.
+    """
+
+    PRIOR_ROWS, PRIOR_COLUMNS = 20, 36
+
+    def __init__(self, config: NetworkConfig, *, has_picture: bool) -> None:
+        super().__init__()
+        quarter, eighth = STEM_WIDTHS
+        self.to_eighth = nn.Conv2d(config.decoder.width, eighth, 1)
+        self.refine_eighth = nn.Sequential(ResidualConv(eighth), ResidualConv(eighth))
+        self.to_quarter = nn.Conv2d(eighth, quarter, 1)
+        self.refine_quarter = nn.Sequential(ResidualConv(quarter), ResidualConv(quarter))
+        self.out = nn.Conv2d(quarter, POINT_CHANNELS, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+        self.has_picture = has_picture
+        self.register_buffer("prior", torch.zeros(1, 7, self.PRIOR_ROWS, self.PRIOR_COLUMNS))
+
+    def prior_for(self, height: int, width: int) -> Float[Tensor, "1 7 height width"]:
+        """Sample the prior at the centres of a `height` x `width` map of the picture."""
+        half = width / 2
+        x = (torch.arange(width, device=self.prior.device) + 0.5 - half) / half
+        y = (torch.arange(height, device=self.prior.device) + 0.5 - height / 2) / half
+        y = y * (self.PRIOR_COLUMNS / self.PRIOR_ROWS)
+        where = torch.stack((x.expand(height, width), y[:, None].expand(height, width)), dim=-1)
+        return F.grid_sample(self.prior, where[None], padding_mode="border", align_corners=False)
+
+    def quarter(
+        self, features: Float[Tensor, "B N D"], grid: tuple[int, int], finer: list[Tensor]
+    ) -> Float[Tensor, "B 7 h4 w4"]:
+        """Predict at 1/4 resolution; training compares here."""
+        x = features.transpose(1, 2).unflatten(2, grid)
+        quarter, eighth = finer if self.has_picture else (0.0, 0.0)
+        x = self.refine_eighth(_double(self.to_eighth(x)) + eighth)
+        x = self.refine_quarter(_double(self.to_quarter(x)) + quarter)
+        return self.out(x) + self.prior_for(*x.shape[-2:])
+
+    def forward(
+        self, features: Float[Tensor, "B N D"], grid: tuple[int, int], finer: list[Tensor]
+    ) -> Float[Tensor, "B 7 H W"]:
+        raw = self.quarter(features, grid, finer)
+        return F.interpolate(raw, scale_factor=4, mode="bilinear", align_corners=False)
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of a map."""
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class SegmentationHead(nn.Module):
+    """Features that a SAM2-like mask decoder can be prompted on: three levels of a square grid.
+
+    The square is independent of the picture's aspect. Only the first up-sampling has a norm, as in the
+    released weights.
+    """
+
+    def __init__(self, width: int, dims: tuple[int, int, int], size: int) -> None:
+        super().__init__()
+        coarse, middle, fine = dims
+        self.side = size // 16
+        self.proj = Mlp(width, width, coarse)
+        self.middle = nn.Sequential(
+            nn.Conv2d(coarse, middle, 3, 1, 1), ChannelNorm(middle, eps=1e-6), nn.GELU()
+        )
+        self.fine = nn.Sequential(nn.Conv2d(middle, fine, 3, 1, 1), nn.GELU())
+
+    def forward(
+        self, features: Float[Tensor, "B N D"], grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (B, 256, s, s), (B, 64, 2s, 2s), (B, 32, 4s, 4s) with s = size / 16."""
+        maps = features.transpose(1, 2).unflatten(2, grid)
+        square = F.interpolate(
+            maps, size=(self.side, self.side), mode="bilinear", align_corners=False
+        )
+        coarse = self.proj(square.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        middle = self.middle(_double(coarse))
+        return coarse, middle, self.fine(_double(middle))
+
+
+class RgbHead(nn.Module):
+    """Colour per pixel; carried by the released files, evaluated by nobody."""
+
+    def __init__(self, width: int, patch_size: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = Mlp(width, width, 3 * patch_size**2)
+
+    def forward(
+        self, features: Float[Tensor, "B N D"], grid: tuple[int, int]
+    ) -> Float[Tensor, "B 3 H W"]:
+        return pixel_shuffle(self.proj(features), grid, self.patch_size)
+
+
+class Heads(nn.Module):
+    """The heads of one decoder and the task tokens that steer its features towards each."""
+
+    def __init__(self, config: NetworkConfig, *, has_picture: bool) -> None:
+        super().__init__()
+        width = config.decoder.width
+        self.activation = config.point_activation
+        self.point_token = nn.Parameter(torch.randn(1, 1, width))
+        self.points = (
+            LinearPointHead(config)
+            if config.point_head == "linear"
+            else ConvolutionalPointHead(config, has_picture=has_picture)
+        )
+        self.pose = Mlp(width, 4 * width, 7)
+        self.segmentation = None
+        if config.segmentation_dims is not None:
+            self.segmentation_token = nn.Parameter(torch.randn(1, 1, width))
+            self.segmentation = SegmentationHead(
+                width, config.segmentation_dims, config.segmentation_size
+            )
+        self.rgb = None
+        if config.rgb_head:
+            self.rgb_token = nn.Parameter(torch.randn(1, 1, width))
+            self.rgb = RgbHead(width, config.patch_size)
+
+    def raw_points(
+        self, features: Float[Tensor, "B T D"], grid: tuple[int, int], finer: list[Tensor]
+    ) -> Float[Tensor, "B 7 H W"]:
+        """Return the seven channels before activation."""
+        return self.points(features[:, 1:] + self.point_token, grid, finer).float()
+
+    def segmentation_levels(
+        self, features: Float[Tensor, "B T D"], grid: tuple[int, int]
+    ) -> tuple[Tensor, ...]:
+        """Return the three feature levels, or an empty tuple where the network has none."""
+        if self.segmentation is None:
+            return ()
+        return self.segmentation(features[:, 1:] + self.segmentation_token, grid)
+
+    def pose_encoding(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B 7"]:
+        """Return translation [m] and quaternion (real first, not normalised) of world_from_cam."""
+        return self.pose(features[:, 0]).float()
+
+    def activate(self, raw: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """Turn three raw channels into metres."""
+        if self.activation == "linear":
+            return raw
+        length = raw.norm(dim=-1, keepdim=True).clamp_min(1e-8)
+        return raw / length * torch.expm1(length.clamp_max(MAX_LOG_LENGTH))
+
+
+def log_points(points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    """Undo `norm_exp`: direction times log1p of the length in metres."""
+    length = points.norm(dim=-1, keepdim=True).clamp_min(1e-8)
+    return points / length * torch.log1p(length)
+
+
+def confidence_from_logit(logit: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Return 1 + exp(logit), in (1, inf)."""
+    return 1 + torch.exp(logit.clamp_max(math.log(1e6)))

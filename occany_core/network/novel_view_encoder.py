@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Projected points -> tokens of views that nobody photographed (spec 11.3, 11.4; paper 3.2).
+
+A tokenizer of one strided convolution per modality, then transformer blocks in which the tokens of a novel
+view attend to each other and to the encoder tokens of the observed views. Depth 0 is the released function,
+whose blocks are dead. Novel views do not see each other, so rendering them together or one by one is equal.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from occany_core.network.attention import NORM_EPS, TransformerBlock, xavier_linear
+from occany_core.network.config import NetworkConfig
+from occany_core.network.heads import log_points
+from occany_core.network.rope import RotaryTable, grid_positions
+
+GEOMETRY_CHANNELS = {"points_cam": 3, "points_world": 3, "rgb": 3, "confidence": 1}
+SEGMENTATION_LEVELS = ("coarse", "middle", "fine")
+
+
+def conditioning_channels(config: NetworkConfig) -> dict[str, int]:
+    """Return the modalities of a projected picture with their channels, in order (spec 11.1)."""
+    levels = config.segmentation_dims or ()
+    return GEOMETRY_CHANNELS | dict(zip(SEGMENTATION_LEVELS, levels, strict=False))
+
+
+class NovelViewEncoder(nn.Module):
+    """Encodes the projected points of novel views as if they were pictures."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        dims = config.novel_view_encoder
+        self.head_width = dims.width // dims.heads
+        self.channels = conditioning_channels(config)
+        self.compresses_range = config.point_activation == "norm_exp"
+        self.tokenizers = nn.ModuleDict(
+            {
+                name: nn.Conv2d(channels, config.modality_width, config.patch_size, config.patch_size)
+                for name, channels in self.channels.items()
+            }
+        )
+        self.merge = nn.Linear(config.modality_width * len(self.channels), dims.width)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(dims.width, dims.heads, affine=False, gelu="tanh")
+            for _ in range(dims.depth)
+        )
+        self.observed = nn.Linear(config.encoder.width, dims.width) if dims.depth else None
+        self.proj = nn.Linear(dims.width, config.encoder.width)
+        self.norm = nn.LayerNorm(config.encoder.width, eps=NORM_EPS)
+        self.blocks.apply(xavier_linear)
+
+    def tokenize(self, projected: Float[Tensor, "G C H W"]) -> Float[Tensor, "G N E"]:
+        """Merge the modalities of each patch into one token."""
+        if self.compresses_range:
+            projected = _compress_range(projected)
+        parts = projected.split(list(self.channels.values()), dim=1)
+        maps = [
+            tokenizer(part) for tokenizer, part in zip(self.tokenizers.values(), parts, strict=True)
+        ]
+        return self.merge(torch.cat(maps, dim=1).flatten(2).transpose(1, 2))
+
+    def forward(
+        self, projected: Float[Tensor, "B V C H W"], observed_tokens: Float[Tensor, "B Vo N D"]
+    ) -> Float[Tensor, "B V N D"]:
+        """Encode projected points.
+
+        Args:
+            projected: Channels of `conditioning_channels`; zero where no point falls.
+            observed_tokens: Encoder tokens of the observed views.
+
+        Returns:
+            Tokens in the space of the image encoder's.
+        """
+        batch, views, _, height, width = projected.shape
+        x = self.tokenize(projected.flatten(0, 1))
+        if self.blocks:
+            x = self._attend(x, observed_tokens, (batch, views, height, width))
+        return self.norm(self.proj(x)).unflatten(0, (batch, views))
+
+    def _attend(
+        self, x: Tensor, observed_tokens: Tensor, sizes: tuple[int, int, int, int]
+    ) -> Float[Tensor, "G N E"]:
+        _, views, height, width = sizes
+        num_tokens = x.shape[1]
+        context = self.observed(observed_tokens).flatten(1, 2).repeat_interleave(views, dim=0)
+        patch = round((height * width / num_tokens) ** 0.5)
+        positions = grid_positions(height // patch, width // patch, x.device)
+        rotary = RotaryTable(positions.repeat(1 + observed_tokens.shape[1], 1), self.head_width)
+        x = torch.cat((x, context), dim=1)
+        for block in self.blocks:
+            x = block(x, rotary)
+        return x[:, :num_tokens]
+
+
+def _compress_range(projected: Float[Tensor, "G C H W"]) -> Float[Tensor, "G C H W"]:
+    """Put metres and confidences on a logarithmic scale; empty pixels stay zero."""
+    points_cam, points_world, rgb, confidence, rest = projected.split(
+        [3, 3, 3, 1, projected.shape[1] - 10], dim=1
+    )
+    points = (
+        log_points(part.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        for part in (points_cam, points_world)
+    )
+    return torch.cat((*points, rgb, torch.log1p(confidence), rest), dim=1)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pointmaps: what the network predicts per pixel, and how known calibration corrects it.
+
+World is the optical frame of the reference view (x right, y down, z forward), metres. `V` views, `H W` pixels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from occany_core import camera, rigid
+from occany_core.network import RawMaps
+
+
+@dataclass(frozen=True)
+class Pointmaps:
+    """Points and their trust, one per pixel of each view of one scene."""
+
+    points_world: Float[Tensor, "V H W 3"]
+    points_cam: Float[Tensor, "V H W 3"]
+    confidence: Float[Tensor, "V H W"]
+    """In (1, inf)."""
+
+    def cpu(self) -> "Pointmaps":
+        """Return a copy in host memory."""
+        return Pointmaps(self.points_world.cpu(), self.points_cam.cpu(), self.confidence.cpu())
+
+
+def of_scene(raw: RawMaps) -> Pointmaps:
+    """Take the pointmaps of the only scene of a batch."""
+    return Pointmaps(raw.points_world[0], raw.points_cam[0], raw.confidence[0])
+
+
+def calibrate(
+    predicted: Pointmaps,
+    K: Float[Tensor, "V 3 3"],
+    world_from_cam: Float[Tensor, "V 4 4"],
+    *,
+    is_mounting_known: bool,
+) -> Pointmaps:
+    """Put predicted depths on the rays of known cameras.
+
+    The range of a predicted point is kept, its direction replaced: the network has to guess the field of
+    view of a picture, a calibration knows it. With the mounting known too, world points follow from the
+    true poses; otherwise the predicted ones are kept.
+    """
+    directions = torch.nn.functional.normalize(
+        camera.rays(K, *predicted.points_cam.shape[1:3]), dim=-1
+    )
+    points_cam = directions * predicted.points_cam.norm(dim=-1, keepdim=True)
+    if not is_mounting_known:
+        return Pointmaps(predicted.points_world, points_cam, predicted.confidence)
+    points_world = rigid.apply(world_from_cam, points_cam.flatten(1, 2)).view_as(points_cam)
+    return Pointmaps(points_world, points_cam, predicted.confidence)
