@@ -18,6 +18,7 @@ ROAD_NEIGHBOURHOOD = 15.0  # metres around a road's bounding box where it is loo
 RAY_START = 0.3  # metres from the camera
 RAY_END = 60.0  # metres of depth
 RAY_STEP = 0.7  # cells between the samples of a ray
+DENSE_RANGE = 15.0  # metres up to which a quarter of the rays is enough
 
 
 @dataclass(frozen=True)
@@ -172,29 +173,46 @@ def seen_cells(
     world_from_cam: torch.Tensor,
     world_from_ego: np.ndarray,
     grid: GridFrame = OCC3D_GRID,
-    stride: int = 2,
 ) -> np.ndarray:
     """Bool (X,Y,Z): cells that a pixel's ray crosses, up to and including what it hits.
 
     depth (F,H,W) metres, inf for sky; rays (F,H,W,3) world directions of unit camera depth;
-    world_from_cam (F,4,4); every `stride`-th pixel of both axes is followed, up to 60 m.
+    world_from_cam (F,4,4). Rays end after 60 m; up to 15 m, where they lie closer together than
+    cells, only every second pixel of both axes is followed.
     """
     ego = torch.as_tensor(world_from_ego, dtype=torch.float64)
-    origin = torch.tensor(grid.origin, dtype=torch.float64)
-    start = ((world_from_cam[:, :3, 3].cpu().double() - ego[:3, 3]) @ ego[:3, :3] - origin).float()
-    direction = (rays[:, ::stride, ::stride].cpu().double() @ ego[:3, :3]).float()
+    corner = torch.tensor(grid.origin, dtype=torch.float64)
+    camera = world_from_cam[:, :3, 3].cpu().double()
+    start = ((camera - ego[:3, 3]) @ ego[:3, :3] - corner).float()
+    direction = (rays.cpu().double() @ ego[:3, :3]).float()
     length = direction.norm(dim=-1)
-    limit = depth[:, ::stride, ::stride].cpu().clamp(max=RAY_END) * length
-    limit = (limit + grid.resolution * 0.5).clamp(max=RAY_END).reshape(-1)
-    direction = (direction / length[..., None]).reshape(-1, 3)
-    start = start[:, None].expand(-1, limit.numel() // len(start), 3).reshape(-1, 3)
+    direction = direction / length[..., None]
+    end = depth.cpu().clamp(max=RAY_END) * length + grid.resolution * 0.5
+    start = start[:, None, None].expand_as(direction)
+    seen = torch.zeros(grid.shape, dtype=torch.bool)
+    near, far = (slice(None), slice(None, None, 2), slice(None, None, 2)), slice(None)
+    for pixels, begin, stop in ((near, RAY_START, DENSE_RANGE), (far, DENSE_RANGE, RAY_END)):
+        _follow(
+            seen,
+            start[pixels].reshape(-1, 3),
+            direction[pixels].reshape(-1, 3),
+            (begin, end[pixels].reshape(-1).clamp(max=stop)),
+            grid,
+        )
+    return seen.numpy()
+
+
+def _follow(seen: torch.Tensor, start, direction, span, grid: GridFrame) -> None:
+    """Marks the cells along M rays; start (M,3) from the grid's corner, span (begin, end (M,))
+    in metres along the unit direction (M,3)."""
+    begin, end = span
+    useful = end > begin
+    start, direction, end = start[useful], direction[useful], end[useful]
     enter, leave = _inside_grid(start, direction, grid)
     step = grid.resolution * RAY_STEP
-    first = ((enter - RAY_START) / step).floor().clamp_min(0).long()
-    last = ((torch.minimum(leave, limit) - RAY_START) / step).floor().long()
-    seen = torch.zeros(grid.shape, dtype=torch.bool)
+    first = ((enter.clamp_min(begin) - RAY_START) / step).floor().clamp_min(0).long()
+    last = ((torch.minimum(leave, end) - RAY_START) / step).floor().long()
     _mark(seen, start, direction, first, last, grid)
-    return seen.numpy()
 
 
 def _inside_grid(start, direction, grid: GridFrame) -> tuple[torch.Tensor, torch.Tensor]:
