@@ -48,10 +48,16 @@ class WindowConfig:
 
     view_sets: Annotated[int, "newest view sets kept in the window"] = 1
     seconds: Annotated[float, "oldest age of a view set in the window [s]; 0 sets no limit"] = 0.0
+    anchor: Annotated[
+        Literal["newest", "oldest"], "the view set whose pose the grid is placed at"
+    ] = "newest"
 
     def __post_init__(self) -> None:
         _require(self.view_sets >= 1, "window.view_sets", self.view_sets, "at least 1")
         _require(self.seconds >= 0, "window.seconds", self.seconds, "0 or positive")
+        _require(
+            self.anchor in ("newest", "oldest"), "window.anchor", self.anchor, "newest or oldest"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +132,10 @@ class VoxelsConfig:
     min_confidence: Annotated[float, "least confidence of observed points, in (1, inf)"] = 1.05
     min_confidence_novel: Annotated[float, "least confidence of rendered points, in (1, inf)"] = 1.05
     max_range: Annotated[float, "points farther than this from their camera are dropped [m]"] = 60.0
+    pass_weight: Annotated[
+        float, "how much a ray through a cell speaks against it, in points that speak for it"
+    ] = 0.5
+    min_rendered_points: Annotated[int, "rendered points that fill an unknown cell"] = 2
     carve_free: Annotated[bool, "mark cells that observed rays pass through as free"] = True
 
     def __post_init__(self) -> None:
@@ -143,6 +153,13 @@ class VoxelsConfig:
             self.method in ("cell", "trilinear"), "voxels.method", self.method, "cell or trilinear"
         )
         _require(self.max_range > 0, "voxels.max_range", self.max_range, "positive")
+        _require(self.pass_weight >= 0, "voxels.pass_weight", self.pass_weight, "0 or positive")
+        _require(
+            self.min_rendered_points >= 1,
+            "voxels.min_rendered_points",
+            self.min_rendered_points,
+            "at least 1",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,24 +33,33 @@ def of_scene(raw: RawMaps) -> Pointmaps:
     return Pointmaps(raw.points_world[0], raw.points_cam[0], raw.confidence[0])
 
 
+def joined(parts: list[Pointmaps]) -> Pointmaps:
+    """Concatenate along views."""
+    return Pointmaps(
+        torch.cat([part.points_world for part in parts]),
+        torch.cat([part.points_cam for part in parts]),
+        torch.cat([part.confidence for part in parts]),
+    )
+
+
 def calibrate(
     predicted: Pointmaps,
     K: Float[Tensor, "V 3 3"],
-    world_from_cam: Float[Tensor, "V 4 4"],
-    *,
-    is_mounting_known: bool,
+    world_from_cam: Float[Tensor, "V 4 4"] | None,
 ) -> Pointmaps:
-    """Put predicted depths on the rays of known cameras.
+    """Put predicted points on the rays of known cameras.
 
-    The range of a predicted point is kept, its direction replaced: the network has to guess the field of
-    view of a picture, a calibration knows it. With the mounting known too, world points follow from the
-    true poses; otherwise the predicted ones are kept.
+    The depth of a predicted point is kept, its direction replaced: the network has to guess the field of
+    view of a picture, a calibration knows it.
+
+    Args:
+        predicted: From the network.
+        K: Intrinsics [px] at the pictures' size.
+        world_from_cam: True poses, from which world points then follow; None keeps the predicted ones.
     """
-    directions = torch.nn.functional.normalize(
-        camera.rays(K, *predicted.points_cam.shape[1:3]), dim=-1
-    )
-    points_cam = directions * predicted.points_cam.norm(dim=-1, keepdim=True)
-    if not is_mounting_known:
+    depth = predicted.points_cam[..., 2].clamp_min(0)
+    points_cam = camera.backproject(K, depth)
+    if world_from_cam is None:
         return Pointmaps(predicted.points_world, points_cam, predicted.confidence)
     points_world = rigid.apply(world_from_cam, points_cam.flatten(1, 2)).view_as(points_cam)
     return Pointmaps(points_world, points_cam, predicted.confidence)

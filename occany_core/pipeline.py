@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures -> Scene: the whole chain, readable top to bottom.
+
+`reconstruct` takes view sets (all pictures of a rig at one instant; one picture each for a single camera),
+oldest first. World is the optical frame of the first view; grid and rig have body axes. Metres.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from occany_core import camera, pointmaps, rigid
+from occany_core.checkpoints import Model
+from occany_core.config import CalibrationConfig, OccAnyConfig
+from occany_core.errors import InputError
+from occany_core.images import ImageBatch, View, prepare
+from occany_core.network import RawMaps, SceneMemory, Tokens
+from occany_core.novel_views import project_points, propose_views, source_features
+from occany_core.pointmaps import Pointmaps
+from occany_core.poses import Cameras, estimate_cameras
+from occany_core.rig_poses import grid_from_reference, known_cameras
+from occany_core.voxels import ObservedPoints, VoxelGrid, fuse
+
+
+@dataclass(frozen=True)
+class EncodedSet:
+    """A view set after the encoder; the stream keeps these."""
+
+    views: tuple[View, ...]
+    batch: ImageBatch
+    tokens: Tokens
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything known about the scene of one window. V views, oldest set first."""
+
+    camera_names: tuple[str, ...]
+    stamps: tuple[float, ...]
+    """Capture time of each view [s]."""
+    set_index: tuple[int, ...]
+    """View set of each view."""
+    rgb: UInt8[np.ndarray, "V H W 3"]
+    cameras: Cameras
+    observed: Pointmaps
+    novel_cameras: Cameras | None
+    novel: Pointmaps | None
+    grid: VoxelGrid
+    grid_from_world: Float[Tensor, "4 4"]
+    world_from_rig: Float[Tensor, "S 4 4"]
+    """Pose of the rig at each view set; the rig is the grid frame's body at that instant."""
+    frame_source: str
+    """`extrinsics`, or `assumed level` where the mounting is unknown."""
+    scale_source: str
+    """`model`: metres as the network believes them."""
+    timings: dict[str, float] = field(default_factory=dict)
+    """Seconds per stage."""
+
+
+class Stopwatch:
+    """Seconds per stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the body of a with statement."""
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+@torch.inference_mode()
+def encode(model: Model, views: list[View], config: OccAnyConfig) -> EncodedSet:
+    """Prepare and encode one view set.
+
+    Raises:
+        InputError: No views, an unusable picture or K, or calibration that is required and missing.
+    """
+    _check_calibration(views, config.calibration)
+    batch = prepare(views, config.images.width or model.network.config.picture_width)
+    tokens = model.network.encode(batch.images[None].to(model.device))
+    return EncodedSet(tuple(views), batch, tokens)
+
+
+def _check_calibration(views: list[View], calibration: CalibrationConfig) -> None:
+    if calibration.use != "required":
+        return
+    for index, view in enumerate(views):
+        missing = [name for name in ("K", "rig_from_cam") if getattr(view, name) is None]
+        if missing:
+            raise InputError(
+                f"view {index} ({view.camera or 'unnamed camera'}) has no {' and no '.join(missing)}, but "
+                "calibration.use is required; give it, or set calibration.use to auto"
+            )
+
+
+@torch.inference_mode()
+def reconstruct(
+    model: Model, sets: list[EncodedSet], config: OccAnyConfig, timings: dict[str, float] | None = None
+) -> Scene:
+    """Turn encoded view sets into a scene.
+
+    Args:
+        model: Network and card.
+        sets: Oldest first; the first view of the first set is the reference view.
+        config: All settings.
+        timings: Seconds of stages that ran before, to be reported along.
+
+    Raises:
+        InputError: Sets of different picture sizes.
+        DegenerateGeometryError: The prediction determines no cameras.
+    """
+    watch = Stopwatch()
+    watch.seconds.update(timings or {})
+    views = [view for one in sets for view in one.views]
+    set_index = [index for index, one in enumerate(sets) for _ in one.views]
+    if len({one.tokens.grid for one in sets}) > 1:
+        raise InputError("the view sets of a window have different picture sizes; reset the stream")
+    tokens = Tokens.joined([one.tokens for one in sets])
+    with watch.stage("memory"):
+        memory, _ = model.network.update_memory(tokens)
+    with watch.stage("render"):
+        raw = model.network.render(tokens, memory)
+    with watch.stage("cameras"):
+        seen, cameras, world_from_rig, frame_source = _locate(sets, raw, config)
+    with watch.stage("novel_views"):
+        novel, novel_cameras = _render_novel(model, sets, (tokens, memory, raw), (seen, cameras), config)
+    with watch.stage("voxels"):
+        anchor = 0 if config.window.anchor == "oldest" else len(sets) - 1
+        grid_from_world = rigid.invert(world_from_rig[anchor])
+        grid = _voxelise(seen, cameras, novel, novel_cameras, grid_from_world, config)
+    return Scene(
+        camera_names=tuple(view.camera for view in views),
+        stamps=tuple(view.stamp for view in views),
+        set_index=tuple(set_index),
+        rgb=np.concatenate([one.batch.rgb for one in sets]),
+        cameras=cameras.cpu(),
+        observed=seen.cpu(),
+        novel_cameras=novel_cameras and novel_cameras.cpu(),
+        novel=novel and novel.cpu(),
+        grid=grid,
+        grid_from_world=grid_from_world.cpu(),
+        world_from_rig=world_from_rig.cpu(),
+        frame_source=frame_source,
+        scale_source="model",
+        timings=watch.seconds,
+    )
+
+
+def _locate(
+    sets: list[EncodedSet], raw: RawMaps, config: OccAnyConfig
+) -> tuple[Pointmaps, Cameras, Float[Tensor, "S 4 4"], str]:
+    """Find all cameras, from calibration where it is known and wanted, else from the prediction."""
+    predicted = pointmaps.of_scene(raw)
+    device = predicted.points_cam.device
+    views = [view for one in sets for view in one.views]
+    use = config.calibration.use != "off"
+    intrinsics = [K for one in sets for K in one.batch.K]
+    has_K = use and all(K is not None for K in intrinsics)
+    has_mounting = use and has_K and all(view.rig_from_cam is not None for view in views)
+    if not has_K:
+        cameras = estimate_cameras(predicted.points_world, predicted.points_cam, predicted.confidence)
+        world_from_rig = _rigs_from_reference_cameras(sets, cameras, config.calibration)
+        return predicted, cameras, world_from_rig, "assumed level"
+    K = torch.stack(intrinsics).to(device)
+    if not has_mounting:
+        seen = pointmaps.calibrate(predicted, K, None)
+        poses = estimate_cameras(seen.points_world, seen.points_cam, seen.confidence).world_from_cam
+        cameras = Cameras(K, poses)
+        world_from_rig = _rigs_from_reference_cameras(sets, cameras, config.calibration)
+        return seen, cameras, world_from_rig, "assumed level"
+    rig_from_cam = torch.stack(
+        [torch.as_tensor(np.asarray(view.rig_from_cam, dtype=np.float32)) for view in views]
+    ).to(device)
+    set_index = torch.tensor([i for i, one in enumerate(sets) for _ in one.views], device=device)
+    on_rays = pointmaps.calibrate(predicted, K, None)
+    world_from_cam, world_from_rig = known_cameras(on_rays, rig_from_cam, set_index)
+    seen = pointmaps.calibrate(predicted, K, world_from_cam)
+    return seen, Cameras(K, world_from_cam), world_from_rig, "extrinsics"
+
+
+def _rigs_from_reference_cameras(
+    sets: list[EncodedSet], cameras: Cameras, calibration: CalibrationConfig
+) -> Float[Tensor, "S 4 4"]:
+    """Take the first camera of every set, at its assumed height and pitch, for the rig's pose."""
+    firsts = np.cumsum([0] + [len(one.views) for one in sets[:-1]])
+    cam_from_rig = rigid.invert(
+        grid_from_reference(calibration.camera_height, calibration.camera_pitch_deg)
+    ).to(cameras.world_from_cam.device)
+    return cameras.world_from_cam[torch.from_numpy(firsts)] @ cam_from_rig
+
+
+def _render_novel(
+    model: Model,
+    sets: list[EncodedSet],
+    decoded: tuple[Tokens, SceneMemory, RawMaps],
+    located: tuple[Pointmaps, Cameras],
+    config: OccAnyConfig,
+) -> tuple[Pointmaps | None, Cameras | None]:
+    """Render the views that test-time view augmentation proposes."""
+    tokens, memory, raw = decoded
+    seen, cameras = located
+    proposed = propose_views(cameras.world_from_cam, config.novel_views)
+    if not (model.network.renders_novel_views and len(proposed.owner)):
+        return None, None
+    images = torch.cat([one.batch.images for one in sets])[None].to(model.device)
+    features = source_features(images, raw.confidence, raw.segmentation)
+    novel_cameras = Cameras(cameras.K[proposed.owner], proposed.world_from_cam)
+    parts = []
+    for start in range(0, len(proposed.owner), config.novel_views.chunk):
+        chunk = slice(start, start + config.novel_views.chunk)
+        projected = project_points(
+            seen.points_world[None], features,
+            novel_cameras.K[None, chunk], novel_cameras.world_from_cam[None, chunk],
+        )  # fmt: skip
+        parts.append(pointmaps.of_scene(model.network.render_novel(projected, tokens, memory)))
+    return pointmaps.joined(parts), novel_cameras
+
+
+def _voxelise(
+    seen: Pointmaps,
+    cameras: Cameras,
+    novel: Pointmaps | None,
+    novel_cameras: Cameras | None,
+    grid_from_world: Float[Tensor, "4 4"],
+    config: OccAnyConfig,
+) -> VoxelGrid:
+    """Fuse confident points of all views in the grid frame."""
+    voxels = config.voxels
+    observed = []
+    for view in range(len(seen.confidence)):
+        near = seen.points_cam[view].norm(dim=-1) < voxels.max_range
+        points = rigid.apply(grid_from_world, seen.points_world[view].flatten(0, 1))
+        centre = rigid.apply(grid_from_world, cameras.world_from_cam[view, None, :3, 3])[0]
+        kept = near & (seen.confidence[view] > voxels.min_confidence)
+        observed.append(ObservedPoints(points.view_as(seen.points_cam[view]), kept, centre))
+    rendered = grid_from_world.new_zeros(0, 3)
+    if novel is not None:
+        near = novel.points_cam.norm(dim=-1) < voxels.max_range
+        kept = near & (novel.confidence > voxels.min_confidence_novel)
+        rendered = rigid.apply(grid_from_world, novel.points_world[kept])
+    return fuse(observed, rendered, voxels)
+
+
+def predict(model: Model, view_sets: list[list[View]], config: OccAnyConfig | None = None) -> Scene:
+    """Turn pictures into a scene in one call.
+
+    Args:
+        model: From `load_model`.
+        view_sets: Oldest first. One set of several views is a surround rig at one instant; several sets of
+            one view are a sequence; one set of one view is monocular.
+        config: Settings; the defaults if None.
+
+    Raises:
+        InputError, DegenerateGeometryError: As `encode` and `reconstruct`.
+    """
+    config = OccAnyConfig() if config is None else config
+    watch = Stopwatch()
+    with watch.stage("encode"):
+        sets = [encode(model, views, config) for views in view_sets]
+    return reconstruct(model, sets, config, watch.seconds)
