@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Synthetic streets: seed -> pictures, exact depth, classes, camera poses and dense voxel truth."""
+"""Synthetic streets: seed -> pictures, exact depth, classes, camera poses, dense voxel truth."""

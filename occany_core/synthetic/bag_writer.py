@@ -9,12 +9,17 @@ forward). Needs the package rosbags, imported only when a bag is written.
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from occany_core.errors import InputError
 from occany_core.synthetic.rigs import RigCamera
+
+if TYPE_CHECKING:
+    from rosbags.interfaces import Connection, Qos
+    from rosbags.rosbag2 import Writer
 
 BASE_FRAME = "base_link"
 START_NANOSECONDS = 1_700_000_000 * 1_000_000_000
@@ -80,7 +85,7 @@ def write_bag(path: Path, rig: list[RigCamera], view_sets: list[ViewSet]) -> Non
 class _BagContent:
     """Connections and messages of one bag that is open for writing."""
 
-    def __init__(self, writer, rig: list[RigCamera]) -> None:
+    def __init__(self, writer: "Writer", rig: list[RigCamera]) -> None:
         from rosbags.typesys import Stores, get_typestore
 
         self.writer = writer
@@ -104,7 +109,7 @@ class _BagContent:
         for view_set in view_sets:
             stamp = stamp_of(view_set.seconds)
             height, width = view_set.rgb.shape[1:3]
-            for camera, rgb in zip(self.rig, view_set.rgb):
+            for camera, rgb in zip(self.rig, view_set.rgb, strict=True):
                 header = self._header(stamp, ros_topics_of(camera.name).frame)
                 info = self._camera_info(header, camera, width, height)
                 self._put(self.infos[camera.name], stamp, info)
@@ -113,7 +118,7 @@ class _BagContent:
                 )
                 self._put(self.images[camera.name], stamp, picture)
 
-    def _connect(self, topic: str, message_type: str, latched: bool = False):
+    def _connect(self, topic: str, message_type: str, latched: bool = False) -> "Connection":
         return self.writer.add_connection(
             topic,
             message_type,
@@ -121,19 +126,19 @@ class _BagContent:
             offered_qos_profiles=[_quality_of_service(latched)],
         )
 
-    def _put(self, connection, stamp: int, message) -> None:
+    def _put(self, connection: "Connection", stamp: int, message: Any) -> None:
         data = self.typestore.serialize_cdr(message, connection.msgtype)
         self.writer.write(connection, stamp, data)
 
-    def _type(self, name: str):
+    def _type(self, name: str) -> type:
         return self.typestore.types[name]
 
-    def _header(self, stamp: int, frame: str):
+    def _header(self, stamp: int, frame: str) -> Any:
         seconds, nanoseconds = divmod(stamp, 1_000_000_000)
         time = self._type("builtin_interfaces/msg/Time")(sec=seconds, nanosec=nanoseconds)
         return self._type("std_msgs/msg/Header")(stamp=time, frame_id=frame)
 
-    def _camera_info(self, header, camera: RigCamera, width: int, height: int):
+    def _camera_info(self, header: Any, camera: RigCamera, width: int, height: int) -> Any:
         projection = np.concatenate([camera.K, np.zeros((3, 1))], 1)
         region = self._type("sensor_msgs/msg/RegionOfInterest")(
             x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
@@ -152,7 +157,7 @@ class _BagContent:
             roi=region,
         )
 
-    def _transforms(self, stamp: int):
+    def _transforms(self, stamp: int) -> Any:
         vector, quaternion = (
             self._type("geometry_msgs/msg/Vector3"),
             self._type("geometry_msgs/msg/Quaternion"),
@@ -174,7 +179,7 @@ class _BagContent:
         return self._type("tf2_msgs/msg/TFMessage")(transforms=stamped)
 
 
-def _quality_of_service(latched: bool):
+def _quality_of_service(latched: bool) -> "Qos":
     """Reliable; latched means transient local with depth 1, as /tf_static is published."""
     from rosbags.interfaces import (
         Qos,

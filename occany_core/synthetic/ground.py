@@ -122,20 +122,31 @@ def ground_color(scene: Scene, points: torch.Tensor) -> tuple[torch.Tensor, torc
     return albedo, semantics
 
 
-def _asphalt_grey(grey: float, where: RoadCoordinates, coarse, fine) -> torch.Tensor:
+def _asphalt_grey(
+    grey: float, where: RoadCoordinates, coarse: torch.Tensor, fine: torch.Tensor
+) -> torch.Tensor:
     """Worn asphalt: blotches, and darker wheel tracks."""
     track = torch.exp(-(((where.lateral.abs() % 1.7) - 0.85) ** 2) * 12)
     return grey * (0.8 + 0.3 * coarse + 0.16 * (fine - 0.5)) * (1 - 0.12 * track)
 
 
-def _sidewalk_grey(grey: float, where: RoadCoordinates, x, y, coarse, fine) -> torch.Tensor:
+def _sidewalk_grey(
+    grey: float,
+    where: RoadCoordinates,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    coarse: torch.Tensor,
+    fine: torch.Tensor,
+) -> torch.Tensor:
     """Diagonal slabs with dark joints and a bright kerb."""
     joint = ((x * 0.7071 + y * 0.7071) % 1.2 < 0.03) | ((x * 0.7071 - y * 0.7071) % 1.2 < 0.03)
     slabs = grey * (0.85 + 0.25 * coarse + 0.1 * fine) * torch.where(joint, 0.75, 1.0)
     return torch.where(where.edge_distance < 0.16, slabs * 1.25, slabs)
 
 
-def _painted(scene: Scene, where: RoadCoordinates, points, on_road) -> torch.Tensor:
+def _painted(
+    scene: Scene, where: RoadCoordinates, points: torch.Tensor, on_road: torch.Tensor
+) -> torch.Tensor:
     """Lane dashes, centre line, edge lines and zebra crossings, bool (M,)."""
     aside = where.lateral.abs()
     lane = where.half_width / where.lanes * 0.9

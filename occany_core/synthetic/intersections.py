@@ -39,7 +39,7 @@ def _reciprocal(v: torch.Tensor) -> torch.Tensor:
 
 def _intersect_box(half_extent: Vector, origin: Vector, ray: Vector) -> torch.Tensor:
     enter, leave = None, None
-    for h, o, d in zip(half_extent, origin, ray):
+    for h, o, d in zip(half_extent, origin, ray, strict=True):
         inverse = _reciprocal(d)
         a, b = (-h - o) * inverse, (h - o) * inverse
         low, high = torch.minimum(a, b), torch.maximum(a, b)
@@ -49,9 +49,11 @@ def _intersect_box(half_extent: Vector, origin: Vector, ray: Vector) -> torch.Te
     return torch.where((leave >= enter) & (leave > NEAR), t, math.inf)
 
 
-def _intersect_round(shape: Shape, half_extent: Vector, origin: Vector, ray: Vector):
-    ox, oy, oz = (o / h for o, h in zip(origin, half_extent))
-    dx, dy, dz = (d / h for d, h in zip(ray, half_extent))
+def _intersect_round(
+    shape: Shape, half_extent: Vector, origin: Vector, ray: Vector
+) -> torch.Tensor:
+    ox, oy, oz = (o / h for o, h in zip(origin, half_extent, strict=True))
+    dx, dy, dz = (d / h for d, h in zip(ray, half_extent, strict=True))
     if shape == Shape.ELLIPSOID:
         a = dx * dx + dy * dy + dz * dz
         b = ox * dx + oy * dy + oz * dz

@@ -5,6 +5,7 @@ Windows, bricks, lamps and leaves are computed from the position on the primitiv
 stored and every view of a surface agrees.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,26 +32,32 @@ class Hits:
     world: torch.Tensor
 
     def select(self, index: torch.Tensor) -> "Hits":
+        """The hits at these positions."""
         return Hits(self.scene, self.primitive[index], self.local[index], self.world[index])
 
     @cached_property
     def half_extent(self) -> torch.Tensor:
+        """Half extents (M,3) of the primitives, metres."""
         return self.scene.half_extent[self.primitive]
 
     @cached_property
     def color(self) -> torch.Tensor:
+        """First colour (M,3)."""
         return self.scene.color[self.primitive]
 
     @cached_property
     def second_color(self) -> torch.Tensor:
+        """Second colour (M,3)."""
         return self.scene.second_color[self.primitive]
 
     @cached_property
     def pattern(self) -> torch.Tensor:
+        """Numbers of the material (M,4)."""
         return self.scene.pattern[self.primitive]
 
     @cached_property
     def variation(self) -> torch.Tensor:
+        """Random number of the primitive (M,) in [0,1)."""
         return self.scene.variation[self.primitive]
 
     @cached_property
@@ -114,12 +121,14 @@ def _matte(albedo: torch.Tensor) -> Surface:
     return Surface(albedo, torch.zeros_like(albedo[:, 0]), torch.zeros_like(albedo))
 
 
-def _glossy(albedo: torch.Tensor, gloss) -> Surface:
+def _glossy(albedo: torch.Tensor, gloss: torch.Tensor | float) -> Surface:
     gloss = torch.as_tensor(gloss, device=albedo.device).expand_as(albedo[:, 0])
     return Surface(albedo, gloss, torch.zeros_like(albedo))
 
 
-def _choose(mask: torch.Tensor, yes, no: torch.Tensor) -> torch.Tensor:
+def _choose(
+    mask: torch.Tensor, yes: torch.Tensor | Sequence[float] | float, no: torch.Tensor
+) -> torch.Tensor:
     """`yes` (a number, a colour or (M,3)) where `mask` (M,), else `no` (M,3)."""
     if not isinstance(yes, torch.Tensor):
         yes = torch.tensor(yes, device=no.device)
@@ -159,10 +168,9 @@ def _facade(hits: Hits) -> Surface:
     shop = (z < 3.1) & ~hits.on_top & (seed > 0.45)
     door = shop & ((u % 4.2) > 0.25) & (z > 0.35) & (z < 2.5)
     shop_seed = lattice_hash(torch.floor(u / 4.2), seed * 53.0)
-    sign = torch.stack(
-        [shop_seed, lattice_hash(shop_seed, shop_seed * 3), lattice_hash(shop_seed * 7, shop_seed)],
-        -1,
-    )
+    green = lattice_hash(shop_seed, shop_seed * 3)
+    blue = lattice_hash(shop_seed * 7, shop_seed)
+    sign = torch.stack([shop_seed, green, blue], -1)
     color = _choose(door, glass * 0.8 + 0.02, color)
     color = _choose(shop & (z > 2.55), sign * 0.8, color)
     roof = torch.full_like(color, 0.3) * (0.7 + 0.5 * seed[:, None])
@@ -170,7 +178,9 @@ def _facade(hits: Hits) -> Surface:
     return _glossy(color, torch.where(window | door, 0.6, 0.0))
 
 
-def _wall(hits: Hits, u, z, fu, fz) -> torch.Tensor:
+def _wall(
+    hits: Hits, u: torch.Tensor, z: torch.Tensor, fu: torch.Tensor, fz: torch.Tensor
+) -> torch.Tensor:
     """Brick (style 1), panels (style 3) or plaster, with stains."""
     style = hits.pattern[:, 3]
     course = torch.floor(z / 0.26) % 2
@@ -183,8 +193,10 @@ def _wall(hits: Hits, u, z, fu, fz) -> torch.Tensor:
 
 
 def _vehicle_body(hits: Hits) -> Surface:
-    """Paint with a dark sill, a door seam, lamps, grille and plates; pattern[3] is the variant:
-    0 car body, 1 truck box, 2 cabin pillar."""
+    """Paint with a dark sill, a door seam, lamps, grille and plates.
+
+    pattern[3] is the variant: 0 car body, 1 truck box, 2 cabin pillar.
+    """
     variant = hits.pattern[:, 3]
     x = hits.local[:, 0] / hits.half_extent[:, 0]
     aside = hits.local[:, 1].abs() / hits.half_extent[:, 1]

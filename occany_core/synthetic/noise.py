@@ -7,12 +7,14 @@ X_FACTOR, Y_FACTOR, LAYER_FACTOR = 12.9898, 78.233, 37.719
 AMPLITUDE = 43758.5453
 
 
-def lattice_hash(x, y, z=0.0) -> torch.Tensor:
-    """Pseudo-random number in [0,1) for each coordinate triple; equal inputs give equal outputs."""
+def lattice_hash(x: torch.Tensor, y: torch.Tensor, z: torch.Tensor | float = 0.0) -> torch.Tensor:
+    """Pseudo-random number in [0,1) for each coordinate triple."""
     return _scramble(x * X_FACTOR + y * Y_FACTOR, z * LAYER_FACTOR)
 
 
-def value_noise(x: torch.Tensor, y: torch.Tensor, layer=None) -> torch.Tensor:
+def value_noise(
+    x: torch.Tensor, y: torch.Tensor, layer: torch.Tensor | None = None
+) -> torch.Tensor:
     """Smoothly interpolated lattice hash over (x, y); `layer` (M,) picks independent planes."""
     x0, y0 = torch.floor(x), torch.floor(y)
     fx, fy = x - x0, y - y0
@@ -25,6 +27,6 @@ def value_noise(x: torch.Tensor, y: torch.Tensor, layer=None) -> torch.Tensor:
     return a + (b - a) * fx + (c - a) * fy + (a - b - c + d) * fx * fy
 
 
-def _scramble(value: torch.Tensor, layer_term) -> torch.Tensor:
+def _scramble(value: torch.Tensor, layer_term: torch.Tensor | float | None) -> torch.Tensor:
     value = torch.sin(value if layer_term is None else value + layer_term) * AMPLITUDE
     return value - torch.floor(value)

@@ -12,6 +12,7 @@ import torch
 
 from occany_core.synthetic.classes import SemanticClass
 from occany_core.synthetic.primitives import Primitives, Shape
+from occany_core.synthetic.roads import Road
 from occany_core.synthetic.world import StreetWorld
 
 ROAD_NEIGHBOURHOOD = 15.0  # metres around a road's bounding box where it is looked at
@@ -23,7 +24,7 @@ DENSE_RANGE = 15.0  # metres up to which a quarter of the rays is enough
 
 @dataclass(frozen=True)
 class GridFrame:
-    """Placement of a voxel grid: min corner in metres, cells along x, y, z, cell side in metres."""
+    """Placement of a voxel grid: min corner [m], cells along x, y, z, side of a cell [m]."""
 
     origin: tuple[float, float, float] = (-40.0, -40.0, -1.0)
     shape: tuple[int, int, int] = (200, 200, 16)
@@ -56,7 +57,7 @@ def _cell_centers(grid: GridFrame, axis: int, index: np.ndarray) -> np.ndarray:
     return (index + 0.5) * grid.resolution + grid.origin[axis]
 
 
-def _ground_classes(world: StreetWorld, world_from_ego, grid: GridFrame) -> np.ndarray:
+def _ground_classes(world: StreetWorld, world_from_ego: np.ndarray, grid: GridFrame) -> np.ndarray:
     """Road, sidewalk or terrain below each column (X,Y) uint8."""
     x = _cell_centers(grid, 0, np.arange(grid.shape[0]))
     y = _cell_centers(grid, 1, np.arange(grid.shape[1]))
@@ -77,13 +78,13 @@ def _ground_classes(world: StreetWorld, world_from_ego, grid: GridFrame) -> np.n
         outside = np.where(
             beyond < road.sidewalk, int(SemanticClass.SIDEWALK), int(SemanticClass.TERRAIN)
         )
-        classes[closer] = np.where(
-            beyond < 0, int(SemanticClass.DRIVEABLE_SURFACE), outside
-        )[closer]
+        classes[closer] = np.where(beyond < 0, int(SemanticClass.DRIVEABLE_SURFACE), outside)[
+            closer
+        ]
     return classes
 
 
-def _distance_to(road, points: np.ndarray) -> np.ndarray:
+def _distance_to(road: Road, points: np.ndarray) -> np.ndarray:
     """Distance of points (M,2) to the road, looking only at segments near their bounding box."""
     low, high = points.min(0), points.max(0)
     middle, radius = (low + high) / 2, np.linalg.norm(high - low) / 2
@@ -103,7 +104,11 @@ def _distance_to(road, points: np.ndarray) -> np.ndarray:
 
 
 def _fill_bodies(
-    classes: np.ndarray, primitives: Primitives, seconds: float, world_from_ego, grid: GridFrame
+    classes: np.ndarray,
+    primitives: Primitives,
+    seconds: float,
+    world_from_ego: np.ndarray,
+    grid: GridFrame,
 ) -> None:
     """Writes the class of every primitive into the cells it fills, in order of the primitives."""
     resolution = grid.resolution
@@ -202,9 +207,18 @@ def seen_cells(
     return seen.numpy()
 
 
-def _follow(seen: torch.Tensor, start, direction, span, grid: GridFrame) -> None:
-    """Marks the cells along M rays; start (M,3) from the grid's corner, span (begin, end (M,))
-    in metres along the unit direction (M,3)."""
+def _follow(
+    seen: torch.Tensor,
+    start: torch.Tensor,
+    direction: torch.Tensor,
+    span: tuple[float, torch.Tensor],
+    grid: GridFrame,
+) -> None:
+    """Marks the cells along M rays.
+
+    start (M,3) from the grid's corner; span (begin, end (M,)) along the unit direction (M,3);
+    metres.
+    """
     begin, end = span
     useful = end > begin
     start, direction, end = start[useful], direction[useful], end[useful]
@@ -215,7 +229,9 @@ def _follow(seen: torch.Tensor, start, direction, span, grid: GridFrame) -> None
     _mark(seen, start, direction, first, last, grid)
 
 
-def _inside_grid(start, direction, grid: GridFrame) -> tuple[torch.Tensor, torch.Tensor]:
+def _inside_grid(
+    start: torch.Tensor, direction: torch.Tensor, grid: GridFrame
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Range in metres (M,) where each ray enters and leaves the grid; start is from its corner."""
     size = torch.tensor(grid.shape) * grid.resolution
     inverse = 1.0 / torch.where(direction.abs() < 1e-9, 1e-9, direction)
@@ -223,7 +239,14 @@ def _inside_grid(start, direction, grid: GridFrame) -> tuple[torch.Tensor, torch
     return torch.minimum(a, b).amax(-1), torch.maximum(a, b).amin(-1)
 
 
-def _mark(seen: torch.Tensor, start, direction, first, last, grid: GridFrame) -> None:
+def _mark(
+    seen: torch.Tensor,
+    start: torch.Tensor,
+    direction: torch.Tensor,
+    first: torch.Tensor,
+    last: torch.Tensor,
+    grid: GridFrame,
+) -> None:
     """Sets the cells of samples first..last of every ray."""
     alive = last >= first
     start, direction, first, last = (v[alive] for v in (start, direction, first, last))
@@ -234,7 +257,7 @@ def _mark(seen: torch.Tensor, start, direction, first, last, grid: GridFrame) ->
     step = grid.resolution * RAY_STEP
     while first.numel():
         distance = RAY_START + first * step
-        i, j, k = (s + distance * d for s, d in zip(start, direction))
+        i, j, k = (s + distance * d for s, d in zip(start, direction, strict=True))
         marked = (first <= last) & (i >= 0) & (i < nx) & (j >= 0) & (j < ny) & (k >= 0) & (k < nz)
         cell = (i.long() * ny + j.long()) * nz + k.long()
         flat[cell[marked]] = True

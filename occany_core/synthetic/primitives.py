@@ -4,10 +4,13 @@
 World frame: x forward, y left, z up, metres; the ground plane is z = 0.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
+
+Numbers = Sequence[float] | np.ndarray
 
 
 class Shape(IntEnum):
@@ -86,19 +89,19 @@ class PrimitiveBuilder:
         self._instances += 1
         return self._instances
 
-    def add(
+    def add(  # noqa: PLR0913 - one argument per field of a primitive
         self,
         shape: Shape,
-        center,
-        half_extent,
+        center: Numbers,
+        half_extent: Numbers,
         yaw: float,
         material: Material,
         semantics: int,
         instance: int,
-        color,
-        second_color=None,
-        velocity=(0.0, 0.0),
-        pattern=(0.0, 0.0, 0.0, 0.0),
+        color: Numbers,
+        second_color: Numbers | None = None,
+        velocity: Numbers = (0.0, 0.0),
+        pattern: Numbers = (0.0, 0.0, 0.0, 0.0),
     ) -> None:
         """Append one primitive; fields as in `Primitives`, `second_color` defaults to `color`."""
         self._integers.append((int(shape), int(material), int(semantics), instance))

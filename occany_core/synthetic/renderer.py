@@ -64,7 +64,7 @@ class _Points:
 
 
 @torch.no_grad()
-def render(
+def render(  # noqa: PLR0913 - cameras, time and picture size are separate things
     scene: Scene,
     K: torch.Tensor,
     world_from_cam: torch.Tensor,
@@ -95,7 +95,9 @@ def render(
     return Frames(rgb, seen.depth, semantics, instance, normal, seen.rays)
 
 
-def _visible_points(scene: Scene, seen: Visibility, world_from_cam, mask) -> _Points:
+def _visible_points(
+    scene: Scene, seen: Visibility, world_from_cam: torch.Tensor, mask: torch.Tensor
+) -> _Points:
     frame = torch.nonzero(mask)[:, 0]
     primitive, depth, ray = seen.primitive[mask], seen.depth[mask], seen.rays[mask]
     world = world_from_cam[frame, :3, 3] + depth[:, None] * ray
@@ -125,7 +127,9 @@ def _visible_points(scene: Scene, seen: Visibility, world_from_cam, mask) -> _Po
     return points
 
 
-def _paint_objects(scene: Scene, points: _Points, index: torch.Tensor, centers) -> None:
+def _paint_objects(
+    scene: Scene, points: _Points, index: torch.Tensor, centers: torch.Tensor
+) -> None:
     """Fills normal and look of the points on primitives."""
     primitive, world = points.primitive[index], points.world[index]
     cos, sin = scene.cos[primitive], scene.sin[primitive]

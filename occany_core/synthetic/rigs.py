@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from occany_core.errors import ConfigError
+from occany_core.synthetic.primitives import Numbers
 
 SURROUND_CAMERAS = (  # name, yaw in degrees (left positive); the front camera comes first
     ("front", 0),
@@ -35,7 +36,12 @@ class RigCamera:
 
 
 def mounted_camera(
-    name: str, yaw: float, field_of_view: float, position, pitch: float, size: tuple[int, int]
+    name: str,
+    yaw: float,
+    field_of_view: float,
+    position: Numbers,
+    pitch: float,
+    size: tuple[int, int],
 ) -> RigCamera:
     """A camera looking along `yaw` (left positive) and `pitch` (up positive), in degrees.
 

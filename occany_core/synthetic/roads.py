@@ -47,7 +47,7 @@ class Road:
         return point, np.arctan2(dy, dx)
 
     def beside(self, s: float, offset: float, side: int) -> tuple[np.ndarray, float]:
-        """Point `offset` metres to the left (side 1) or right (side -1) of `at(s)`, and heading."""
+        """Point `offset` metres left (side 1) or right (side -1) of `at(s)`, and heading."""
         point, heading = self.at(s)
         return point + offset * side * left_of(heading), heading
 

@@ -49,7 +49,9 @@ class _Views:
     world_from_cam: list[np.ndarray]
     seconds: list[float]
 
-    def tensors(self, device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def tensors(
+        self, device: str | torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return (
             torch.tensor(np.stack(self.K), device=device).float(),
             torch.tensor(np.stack(self.world_from_cam), device=device).float(),

@@ -7,6 +7,7 @@ World frame, metres. Build once per world (tens of milliseconds) and use for man
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from occany_core.synthetic.primitives import Shape
@@ -39,8 +40,10 @@ class Light:
 
 @dataclass(frozen=True)
 class RoadTensors:
-    """One road: points (K,2), half_width, sidewalk, lanes, arc_length (K,), and per look-up cell
-    the index of its nearest segment (cells_x, cells_y)."""
+    """One road as in `Road`: points (K,2), widths in metres, lanes, arc_length (K,).
+
+    nearest_segment (cells_x, cells_y) int64: per look-up cell, the polyline segment closest to it.
+    """
 
     points: torch.Tensor
     half_width: float
@@ -82,7 +85,7 @@ class Scene:
     def __len__(self) -> int:
         return self.shape.numel()
 
-    def _tensor(self, array) -> torch.Tensor:
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
         """A contiguous copy on the device; float64 becomes float32."""
         tensor = torch.as_tensor(array, device=self.device)
         tensor = tensor.float() if tensor.is_floating_point() else tensor
@@ -111,7 +114,7 @@ class Scene:
                 arc_length=self._tensor(road.arc_length),
                 nearest_segment=_nearest_segment(centers, polyline),
             )
-            for road, polyline in zip(self.world.roads, points)
+            for road, polyline in zip(self.world.roads, points, strict=True)
         ]
 
     def indices_of(self, shape: Shape, primitive: torch.Tensor) -> torch.Tensor:

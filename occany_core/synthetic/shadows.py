@@ -54,7 +54,9 @@ def sunlit(
     return lit
 
 
-def _bin_casters(scene: Scene, centers, slant, origin):
+def _bin_casters(
+    scene: Scene, centers: torch.Tensor, slant: torch.Tensor, origin: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Primitives sorted by cell: members (N,), count and start per cell (CELLS * CELLS,)."""
     bottom = (centers[:, 2] - scene.reach[:, 2]).clamp_min(0)[:, None]
     top = (centers[:, 2] + scene.reach[:, 2]).clamp(max=TALLEST_CASTER)[:, None]

@@ -10,13 +10,14 @@ import math
 import numpy as np
 
 from occany_core.synthetic.classes import SemanticClass
-from occany_core.synthetic.primitives import Material, PrimitiveBuilder, Shape
+from occany_core.synthetic.primitives import Material, Numbers, PrimitiveBuilder, Shape
 from occany_core.synthetic.street_objects import SIGN_COLORS
+from occany_core.synthetic.street_style import StreetStyle
 
 FURNITURE_MIX = ["sign", "sign", "bin", "bollard", "signal", "cone", "barrier"]
 
 
-def add_furniture(builder: PrimitiveBuilder, position, yaw: float, kind: str) -> None:
+def add_furniture(builder: PrimitiveBuilder, position: Numbers, yaw: float, kind: str) -> None:
     """One piece of street furniture: "lamp" or a kind from `FURNITURE_MIX`."""
     rng = builder.rng
     instance = builder.new_instance()
@@ -72,7 +73,14 @@ def add_furniture(builder: PrimitiveBuilder, position, yaw: float, kind: str) ->
         )
 
 
-def _add_on_pole(builder, position, yaw: float, kind: str, instance: int, grey) -> None:
+def _add_on_pole(
+    builder: PrimitiveBuilder,
+    position: Numbers,
+    yaw: float,
+    kind: str,
+    instance: int,
+    grey: np.ndarray,
+) -> None:
     rng = builder.rng
     forward = np.array([math.cos(yaw), math.sin(yaw)])
     lowest, highest, radius = {
@@ -126,8 +134,10 @@ def _add_on_pole(builder, position, yaw: float, kind: str, instance: int, grey) 
         )
 
 
-def add_fence(builder: PrimitiveBuilder, position, yaw: float, length: float, brick) -> None:
-    """A hedge, a brick wall in the colour `brick` (3,) or a striped fence, `length` metres long."""
+def add_fence(
+    builder: PrimitiveBuilder, position: Numbers, yaw: float, length: float, brick: np.ndarray
+) -> None:
+    """A hedge, a wall in the colour `brick` (3,) or a striped fence, `length` metres long."""
     rng = builder.rng
     instance = builder.new_instance()
     half_height = rng.uniform(0.5, 1.1)
@@ -151,7 +161,12 @@ def add_fence(builder: PrimitiveBuilder, position, yaw: float, length: float, br
 
 
 def add_building(
-    builder: PrimitiveBuilder, position, yaw: float, width: float, depth: float, style
+    builder: PrimitiveBuilder,
+    position: Numbers,
+    yaw: float,
+    width: float,
+    depth: float,
+    style: StreetStyle,
 ) -> None:
     """A façade block, perhaps with a set-back top and a canopy; `style` is a `StreetStyle`."""
     rng = builder.rng

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from occany_core.synthetic.classes import SemanticClass
-from occany_core.synthetic.primitives import Material, PrimitiveBuilder, Shape
+from occany_core.synthetic.primitives import Material, Numbers, PrimitiveBuilder, Shape
 
 VEHICLE_SIZES = {  # length, width, height in metres
     "car": (4.3, 1.78, 1.45),
@@ -22,15 +22,13 @@ VEHICLE_SIZES = {  # length, width, height in metres
 VEHICLE_MIX = ["car"] * 6 + ["suv"] * 3 + ["van"] * 2 + ["truck", "bus"]
 VEHICLE_CLASS = {"truck": SemanticClass.TRUCK, "bus": SemanticClass.BUS}
 WINDOW_TINT = np.array([0.06, 0.08, 0.10])
-SIGN_COLORS = np.array(
-    [[0.85, 0.08, 0.08], [0.08, 0.2, 0.7], [0.9, 0.8, 0.1], [0.05, 0.45, 0.2]]
-)
+SIGN_COLORS = np.array([[0.85, 0.08, 0.08], [0.08, 0.2, 0.7], [0.9, 0.8, 0.1], [0.05, 0.45, 0.2]])
 
 
 class _Placement:
     """Turns offsets along and across a yaw into world points."""
 
-    def __init__(self, position, yaw: float) -> None:
+    def __init__(self, position: Numbers, yaw: float) -> None:
         self.position = position
         self.forward = np.array([math.cos(yaw), math.sin(yaw)])
 
@@ -43,7 +41,11 @@ class _Placement:
 
 
 def add_vehicle(
-    builder: PrimitiveBuilder, position, yaw: float, kind: str | None = None, speed: float = 0.0
+    builder: PrimitiveBuilder,
+    position: Numbers,
+    yaw: float,
+    kind: str | None = None,
+    speed: float = 0.0,
 ) -> None:
     """A car, suv, van, truck or bus (drawn when `kind` is None) with four wheels."""
     rng = builder.rng
@@ -96,7 +98,14 @@ def _vehicle_paint(rng: np.random.Generator) -> np.ndarray:
     return paints[choice] * rng.uniform(0.8, 1.1)
 
 
-def _add_car_body(builder, place: _Placement, kind: str, size, paint, shared: dict) -> None:
+def _add_car_body(
+    builder: PrimitiveBuilder,
+    place: _Placement,
+    kind: str,
+    size: tuple[float, float, float],
+    paint: np.ndarray,
+    shared: dict,
+) -> None:
     length, width, height = size
     is_car = kind == "car"
     belt = height * (0.52 if is_car else 0.58)  # top of the doors
@@ -133,7 +142,13 @@ def _add_car_body(builder, place: _Placement, kind: str, size, paint, shared: di
     )
 
 
-def _add_truck_body(builder, place: _Placement, size, paint, shared: dict) -> None:
+def _add_truck_body(
+    builder: PrimitiveBuilder,
+    place: _Placement,
+    size: tuple[float, float, float],
+    paint: np.ndarray,
+    shared: dict,
+) -> None:
     length, width, height = size
     cab_top = height * 0.8
     builder.add(
@@ -158,7 +173,11 @@ def _add_truck_body(builder, place: _Placement, size, paint, shared: dict) -> No
 
 
 def add_person(
-    builder: PrimitiveBuilder, position, yaw: float, speed: float = 0.0, cyclist: bool = False
+    builder: PrimitiveBuilder,
+    position: Numbers,
+    yaw: float,
+    speed: float = 0.0,
+    cyclist: bool = False,
 ) -> None:
     """A pedestrian of torso, head and two legs, or a cyclist with the bicycle."""
     rng = builder.rng
@@ -217,7 +236,7 @@ def add_person(
     )
 
 
-def add_tree(builder: PrimitiveBuilder, position) -> None:
+def add_tree(builder: PrimitiveBuilder, position: Numbers) -> None:
     """A trunk with a crown of two to four ellipsoids, or a conifer of three stacked ones."""
     rng = builder.rng
     instance = builder.new_instance()

@@ -89,8 +89,8 @@ def scene(
     poses = world.ego_poses(stamps)
     rgb, depth = frames.rgb_uint8().cpu().numpy(), frames.depth.cpu().numpy()
     views = [
-        InputView(camera.name, rgb[i], camera.K, camera.rig_from_cam, stamps[i], poses[i], depth[i])
-        for i, camera in enumerate(cameras)
+        InputView(cam.name, rgb[i], cam.K, cam.rig_from_cam, stamps[i], poses[i], depth[i])
+        for i, cam in enumerate(cameras)
     ]
     world_from_ego = world.ego_poses([0.0])[0]
     return OccupancyScene(
@@ -133,10 +133,12 @@ def _cameras(setting: Setting, width: int, height: int) -> tuple[list[RigCamera]
     return rig[:1] * count, [i * FRAME_INTERVAL for i in range(count)]
 
 
-def _tensors(world: StreetWorld, cameras: list[RigCamera], stamps: list[float], device):
+def _tensors(
+    world: StreetWorld, cameras: list[RigCamera], stamps: list[float], device: str | torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """K (F,3,3), world_from_cam (F,4,4) and seconds (F,) as float32."""
     poses = world.ego_poses(stamps)
-    world_from_cam = np.stack([p @ c.rig_from_cam for p, c in zip(poses, cameras)])
+    world_from_cam = np.stack([p @ c.rig_from_cam for p, c in zip(poses, cameras, strict=True)])
     return (
         torch.tensor(np.stack([camera.K for camera in cameras]), device=device).float(),
         torch.tensor(world_from_cam, device=device).float(),

@@ -54,10 +54,23 @@ class _Pairs:
     primitive: torch.Tensor
     nearest: torch.Tensor
 
-    def select(self, which) -> "_Pairs":
+    def select(self, which: torch.Tensor | slice) -> "_Pairs":
         return _Pairs(
             self.tile[which], self.frame[which], self.primitive[which], self.nearest[which]
         )
+
+
+@dataclass(frozen=True)
+class _Bundle:
+    """Rays of all frames by tile, with what they start from and may meet.
+
+    rays: x, y, z parts, each (F * tiles, TILE * TILE); origins (F,3); centers (F,P,3).
+    """
+
+    scene: Scene
+    rays: Vector
+    origins: torch.Tensor
+    centers: torch.Tensor
 
 
 @torch.no_grad()
@@ -80,7 +93,7 @@ def cast(
     pairs = _candidate_pairs(scene, K, world_from_cam, centers, tiles_y, tiles_x)
     keys = _ground_keys(tile_rays[2], world_from_cam[:, 2, 3], tiles_y * tiles_x)
     origins = world_from_cam[:, :3, 3]
-    tested = _resolve(scene, keys, pairs, tile_rays, origins, centers)
+    tested = _resolve(_Bundle(scene, tile_rays, origins, centers), keys, pairs)
 
     frames = len(K)
     keys = keys.view(frames, tiles_y, tiles_x, TILE, TILE).permute(0, 1, 3, 2, 4)
@@ -89,9 +102,7 @@ def cast(
     primitive = keys & _GROUND_CODE
     primitive = torch.where(primitive == _GROUND_CODE, GROUND, primitive)
     primitive = torch.where(torch.isfinite(depth), primitive, SKY)
-    return Visibility(
-        depth, primitive, rays[:, :height, :width].contiguous(), centers, tested
-    )
+    return Visibility(depth, primitive, rays[:, :height, :width].contiguous(), centers, tested)
 
 
 def _pixel_rays(
@@ -186,14 +197,7 @@ def _tile_range(
     return low.floor().clamp(0, tiles).long(), high.floor().clamp(-1, tiles - 1).long()
 
 
-def _resolve(
-    scene: Scene,
-    keys: torch.Tensor,
-    pairs: _Pairs,
-    tile_rays: Vector,
-    origins: torch.Tensor,
-    centers: torch.Tensor,
-) -> int:
+def _resolve(bundle: _Bundle, keys: torch.Tensor, pairs: _Pairs) -> int:
     """Lowers `keys` in place to the nearest hit of every pixel; returns the pairs intersected."""
     pairs = pairs.select(torch.argsort(pairs.nearest))
     at_once = _CPU_PAIRS_AT_ONCE if keys.device.type == "cpu" else _GPU_PAIRS_AT_ONCE
@@ -205,19 +209,20 @@ def _resolve(
         batch = batch.select(batch.nearest <= shown[batch.tile])
         tested += len(batch.tile)
         for shape in Shape:
-            same = batch.select(scene.indices_of(shape, batch.primitive))
+            same = batch.select(bundle.scene.indices_of(shape, batch.primitive))
             for begin in range(0, len(same.tile), at_once):
                 part = same.select(slice(begin, begin + at_once))
-                _lower(scene, shape, keys, part, tile_rays, origins, centers)
+                _lower(bundle, shape, keys, part)
     return tested
 
 
-def _lower(scene, shape, keys, pairs: _Pairs, tile_rays: Vector, origins, centers) -> None:
-    primitive, tile = pairs.primitive, pairs.tile
+def _lower(bundle: _Bundle, shape: Shape, keys: torch.Tensor, pairs: _Pairs) -> None:
+    """Intersects pairs of one shape and lowers their keys in place."""
+    scene, primitive, tile = bundle.scene, pairs.primitive, pairs.tile
     cos, sin = scene.cos[primitive][:, None], scene.sin[primitive][:, None]
-    offset = origins[pairs.frame] - centers[pairs.frame, primitive]
+    offset = bundle.origins[pairs.frame] - bundle.centers[pairs.frame, primitive]
     origin = rotate_about_z(offset[:, :, None].unbind(1), cos, sin)
-    ray = rotate_about_z(tuple(part[tile] for part in tile_rays), cos, sin)
+    ray = rotate_about_z(tuple(part[tile] for part in bundle.rays), cos, sin)
     half_extent = scene.half_extent[primitive][:, :, None].unbind(1)
     depth = intersect(shape, half_extent, origin, ray)
     found = (depth.view(torch.int32).long() << _CODE_BITS) | primitive[:, None]

@@ -9,9 +9,10 @@ import math
 
 import numpy as np
 
-from occany_core.synthetic.primitives import PrimitiveBuilder
+from occany_core.synthetic.primitives import Numbers, PrimitiveBuilder
 from occany_core.synthetic.roads import draw_roads, lane_region, left_of
-from occany_core.synthetic.street_filling import EGO_START, StreetFiller, draw_style
+from occany_core.synthetic.street_filling import EGO_START, StreetFiller
+from occany_core.synthetic.street_style import draw_style
 
 EGO_SEED_OFFSET = 17
 EGO_TOP_SPEED = 12.0  # m/s
@@ -33,7 +34,7 @@ class StreetWorld:
         self.primitives = builder.pack()
 
     def ego_poses(
-        self, seconds, speed: float | None = None, start: float = EGO_START
+        self, seconds: Numbers, speed: float | None = None, start: float = EGO_START
     ) -> np.ndarray:
         """`world_from_rig` (T,4,4) at the given times, on the right-hand lane of the ego road.
 
