@@ -42,7 +42,9 @@ class SyncRules:
 
     def tolerance_ns(self) -> int:
         """Largest difference of stamps inside one set."""
-        return {"approximate": self.max_skew_ns, "exact": 0, "latest": self.max_age_ns}[self.policy]
+        return {"approximate": self.max_skew_ns, "exact": 0, "latest": self.max_age_ns}[
+            self.policy
+        ]
 
     def accepts(self, cameras: Iterable[str]) -> bool:
         """Tell whether these cameras suffice for a set."""
@@ -353,7 +355,11 @@ class Synchroniser:
         awaited = self._awaited(now_ns)
         held = {camera for camera, stream in self._streams.items() if stream.queue}
         waited_ns = max(now_ns - self._streams[camera].queue[-1].arrived_ns for camera in fresh)
-        due = awaited <= fresh or (lapped and awaited <= held) or waited_ns >= self._rules.max_wait_ns
+        due = (
+            awaited <= fresh
+            or (lapped and awaited <= held)
+            or waited_ns >= self._rules.max_wait_ns
+        )
         newest_ns = max(self._streams[camera].queue[-1].stamp_ns for camera in held)
         window = {
             camera: self._streams[camera].queue[-1]
@@ -372,7 +378,8 @@ class Synchroniser:
         partial = len(window) < len(self._streams)
         self._count(used=used, sets=1, partial_sets=int(partial))
         return ViewSet(
-            tuple(window[camera] for camera in self._rules.cameras if camera in window), self._epoch
+            tuple(window[camera] for camera in self._rules.cameras if camera in window),
+            self._epoch,
         )
 
     def _count(self, **changes: int) -> None:

@@ -81,7 +81,7 @@ ADAPTERS = {
     "tf2_ros": "transforms",
     "message_filters": "synchroniser",
     "ament_index_python": "share",
-    "rosbags": "recording",
+    "rosbags": "bags",
 }
 
 # --- names and sizes ----------------------------------------------------------------------------

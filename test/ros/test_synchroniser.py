@@ -40,7 +40,8 @@ def test_set_goes_out_with_the_last_camera_and_keeps_the_order_of_the_rules():
     found = sync.add("b", 20 * MS, "pb", 0)
     assert found.cameras == ABC
     assert [image.payload for image in found.images] == ["pa", "pb", "pc"]
-    assert found.stamp_ns == 10 * MS and found.skew_ns == 20 * MS
+    assert found.stamp_ns == 10 * MS
+    assert found.skew_ns == 20 * MS
 
 
 def test_spread_beyond_max_skew_never_matches():
@@ -104,7 +105,8 @@ def test_a_silent_camera_is_left_out_and_rejoins():
     sets = []
     for k in range(1, 31):
         sets += feed(sync, [("a", 100 * k, 100 * k), ("b", 100 * k, 100 * k)])
-    assert sync.is_silent("c", 3000 * MS) and not sync.is_silent("a", 3000 * MS)
+    assert sync.is_silent("c", 3000 * MS)
+    assert not sync.is_silent("a", 3000 * MS)
     assert sync.silence_ns("c", 3000 * MS) == 3 * S
     assert sets[-1] == {"a": 3000, "b": 3000}
     without_wait = [stamps["a"] for stamps in sets if stamps["a"] > 1000]
@@ -125,7 +127,8 @@ def test_required_cameras_and_min_cameras_hold_back_sets():
     sync = Synchroniser(rules(required_cameras=frozenset({"c"}), max_wait_ns=10 * MS))
     feed(sync, [("a", 0, 0), ("b", 0, 0)])
     assert sync.poll(20 * MS) is None
-    assert sync.counters.dropped_unmatched == 2 and sync.queued() == 0
+    assert sync.counters.dropped_unmatched == 2
+    assert sync.queued() == 0
     sync = Synchroniser(rules(min_cameras=2, max_wait_ns=10 * MS))
     feed(sync, [("a", 0, 0)])
     assert sync.poll(20 * MS) is None
@@ -161,7 +164,8 @@ def test_epoch_changes_with_the_jump():
 def test_one_late_image_is_dropped_without_a_jump():
     sync = Synchroniser(rules(cameras=("a",)))
     assert len(feed(sync, [("a", 100, 0), ("a", 50, 1), ("a", 100, 2), ("a", 200, 3)])) == 2
-    assert sync.counters.dropped_out_of_order == 2 and sync.counters.clock_jumps == 0
+    assert sync.counters.dropped_out_of_order == 2
+    assert sync.counters.clock_jumps == 0
 
 
 def test_a_recording_shorter_than_the_jump_limit_may_loop():
@@ -245,7 +249,8 @@ def test_the_chosen_set_is_the_newest_that_exists(stamps_a, stamps_b, stamp_c):
     newest = max(min(combination) for combination in possible)
     least_spread = min(max(c) - min(c) for c in possible if min(c) == newest)
     chosen = sets[0].values()
-    assert min(chosen) == newest and max(chosen) - min(chosen) == least_spread
+    assert min(chosen) == newest
+    assert max(chosen) - min(chosen) == least_spread
 
 
 @settings(max_examples=20, deadline=None)
@@ -255,4 +260,5 @@ def test_aligned_cameras_lose_nothing_in_any_order_of_arrival(order, cycles):
     sync = Synchroniser(rules(cameras=cameras))
     for cycle in range(cycles):
         feed(sync, [(cameras[k], 100 * cycle + k, 100 * cycle + 10) for k in order])
-    assert sync.counters.sets == cycles and sync.counters.dropped == 0
+    assert sync.counters.sets == cycles
+    assert sync.counters.dropped == 0

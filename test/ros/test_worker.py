@@ -68,7 +68,8 @@ def test_an_expected_error_is_reported_and_work_goes_on(bench):
     bench.worker.submit("next")
     bench.release()
     assert bench.noted.wait(10)
-    assert bench.done == ["next"] and str(bench.errors[0]) == "no picture; send one"
+    assert bench.done == ["next"]
+    assert str(bench.errors[0]) == "no picture; send one"
     assert bench.fatal == []
 
 
@@ -76,7 +77,8 @@ def test_anything_else_ends_the_worker_with_a_traceback(bench):
     bench.submit_and_wait_for_start(KeyError("bug"))
     bench.release()
     assert bench.noted.wait(10)
-    assert "KeyError: 'bug'" in bench.fatal[0] and bench.errors == []
+    assert "KeyError: 'bug'" in bench.fatal[0]
+    assert bench.errors == []
 
 
 def test_discard_forgets_the_waiting_job(bench):

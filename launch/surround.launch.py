@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Voxels from several cameras around a vehicle; `input:=demo` replays the bundled rig."""
+
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import PathJoinSubstitution
+from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
+
+
+def generate_launch_description():
+    share = FindPackageShare("occany_ros")
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument(
+                "params_file",
+                default_value=PathJoinSubstitution([share, "config", "surround.yaml"]),
+                description="YAML file with the node's parameters",
+            ),
+            DeclareLaunchArgument(
+                "rig",
+                default_value="surround",
+                choices=["auto", "surround", "sequence"],
+                description="how loose pictures are meant: six cameras at one moment, or one camera",
+            ),
+            IncludeLaunchDescription(
+                PythonLaunchDescriptionSource(
+                    PathJoinSubstitution([share, "launch", "occany.launch.py"])
+                )
+            ),
+        ]
+    )

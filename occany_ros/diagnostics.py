@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""State of the node -> findings in words -> diagnostic_msgs. Each says what, where and what to do.
+
+The functions are pure: they take numbers and give a `Finding`. Durations in seconds, sizes in pixels.
+"""
+
+from dataclasses import dataclass, field
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from std_msgs.msg import Header
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of a diagnostics viewer."""
+
+    name: str
+    level: bytes
+    message: str
+    values: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CameraState:
+    """What is known about one camera."""
+
+    name: str
+    topic: str
+    publishers: int
+    silence_s: float | None
+    """Seconds since the last image, or None when none ever came."""
+    is_left_out: bool
+    is_required: bool
+    rate_hz: float
+    received: int
+    reliability: str
+    offers_only_best_effort: bool
+    image: str
+    """Size and encoding of the last image, or empty."""
+    error: str
+    """Why the last image could not be used, or empty."""
+    warning: str
+    """What is wrong with the calibration, or empty."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SyncState:
+    """What the synchroniser did."""
+
+    sets: int
+    partial_sets: int
+    dropped: int
+    clock_jumps: int
+    since_last_set_s: float | None
+    received: int
+    closest_pair: str
+    """Explains why images do not match, or empty."""
+
+
+def camera_finding(camera: CameraState) -> Finding:
+    """Judge one camera."""
+    values = {
+        "topic": camera.topic,
+        "publishers": str(camera.publishers),
+        "rate_hz": f"{camera.rate_hz:.2f}",
+        "received": str(camera.received),
+        "reliability": camera.reliability,
+        "image": camera.image,
+    }
+    name = f"camera {camera.name}"
+    if camera.error:
+        return Finding(name, ERROR, camera.error, values)
+    if camera.silence_s is None or camera.is_left_out:
+        level = ERROR if camera.is_required or camera.silence_s is None else WARN
+        since = "yet" if camera.silence_s is None else f"for {camera.silence_s:.1f} s"
+        plural = "" if camera.publishers == 1 else "s"
+        message = (
+            f"{name}: no image {since}; {camera.topic} has {camera.publishers} publisher{plural}; "
+            f"{_silence_remedy(camera)}"
+        )
+        return Finding(name, level, message, values)
+    if camera.warning:
+        return Finding(name, WARN, camera.warning, values)
+    return Finding(name, OK, f"{camera.rate_hz:.1f} Hz, {camera.image}", values)
+
+
+def _silence_remedy(camera: CameraState) -> str:
+    if camera.publishers == 0:
+        return "check the remapping or the driver"
+    if camera.offers_only_best_effort:
+        return (
+            "large best-effort images get lost with default middleware settings: publish reliable, "
+            "compressed or smaller ones, or use config/fastdds.xml on both sides"
+        )
+    return "the publisher is there but sends nothing: check the driver or the paused recording"
+
+
+def sync_finding(state: SyncState) -> Finding:
+    """Judge the forming of view sets."""
+    values = {
+        "sets": str(state.sets),
+        "partial_sets": str(state.partial_sets),
+        "dropped_images": str(state.dropped),
+        "clock_jumps": str(state.clock_jumps),
+    }
+    name = "synchroniser"
+    if state.received == 0:
+        return Finding(name, WARN, "no image from any camera yet", values)
+    if state.since_last_set_s is None or state.since_last_set_s > 5:
+        since = "" if state.since_last_set_s is None else f" for {state.since_last_set_s:.1f} s"
+        why = (
+            state.closest_pair
+            or "see the cameras above, sync.required_cameras and sync.min_cameras"
+        )
+        return Finding(name, ERROR, f"no complete view set{since}: {why}", values)
+    return Finding(
+        name, OK, f"{state.sets} sets, {state.partial_sets} with cameras missing", values
+    )
+
+
+def skew_explanation(newest_stamps_s: dict[str, float], tolerance_s: float) -> str:
+    """Say why images do not form sets, from each camera's newest stamp [s]; empty when they could."""
+    if len(newest_stamps_s) < 2:
+        return ""
+    early = min(newest_stamps_s, key=newest_stamps_s.get)
+    late = max(newest_stamps_s, key=newest_stamps_s.get)
+    skew = newest_stamps_s[late] - newest_stamps_s[early]
+    if skew <= tolerance_s:
+        return ""
+    if skew > 60:
+        return (
+            f"the stamps of {early} and {late} are {skew:.0f} s apart, another time base; "
+            "set the drivers to one clock, or sync.policy to latest and sync.max_age high enough"
+        )
+    return (
+        f"the stamps of {early} and {late} are {skew:.3f} s apart and {tolerance_s:.3f} s are allowed; "
+        "raise sync.max_skew or set sync.policy to latest"
+    )
+
+
+def pipeline_finding(
+    state: str, last_error: str, rate_hz: float, stages_ms: dict[str, float]
+) -> Finding:
+    """Judge the inference."""
+    values = {stage: f"{ms:.1f} ms" for stage, ms in stages_ms.items()}
+    if last_error:
+        return Finding("pipeline", ERROR, last_error, values)
+    if state == "running":
+        return Finding("pipeline", OK, f"{rate_hz:.2f} grids per second", values)
+    return Finding("pipeline", WARN, state, values)
+
+
+def geometry_finding(frame_source: str, scale_source: str, missing_transform: str) -> Finding:
+    """Judge where frames and metres come from."""
+    values = {"frame_source": frame_source, "scale_source": scale_source}
+    if missing_transform:
+        return Finding("geometry", WARN, missing_transform, values)
+    if frame_source == "assumed level":
+        message = (
+            "no extrinsics: the reference camera is taken to be level at calibration.camera_height; "
+            "publish TF or set camera.NAME.rig_from_cam for a true mounting"
+        )
+        return Finding("geometry", WARN, message, values)
+    return Finding("geometry", OK, f"frame from {frame_source}, scale from {scale_source}", values)
+
+
+def model_finding(name: str, sha256: str, licence: str, device: str) -> Finding:
+    """Tell which weights run; a licence that restricts use is shown as a warning."""
+    values = {"sha256": sha256, "licence": licence, "device": device}
+    restricted = any(
+        word in licence.lower() for word in ("-nc", "non-commercial", "noncommercial")
+    )
+    message = f"{name} on {device}, licence {licence}"
+    return Finding("model", WARN if restricted else OK, message, values)
+
+
+def diagnostics_message(findings: list[Finding], node_name: str, stamp: Time) -> DiagnosticArray:
+    """Make the message; names are prefixed with the node's, as viewers group by it."""
+    return DiagnosticArray(
+        header=Header(stamp=stamp),
+        status=[
+            DiagnosticStatus(
+                level=finding.level,
+                name=f"{node_name}: {finding.name}",
+                message=finding.message,
+                hardware_id=node_name,
+                values=[KeyValue(key=key, value=value) for key, value in finding.values.items()],
+            )
+            for finding in findings
+        ],
+    )

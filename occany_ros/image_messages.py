@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sensor_msgs/Image and CompressedImage <-> uint8 RGB pictures (H, W, 3); CameraInfo -> K.
+
+Needs neither cv_bridge nor OpenCV. Row padding and byte order are respected. Bayer mosaics become
+pictures of half the size, one pixel per 2x2 block: more than the network looks at. `K` goes with the
+picture's own size, pixel centres at whole numbers.
+"""
+
+import array
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import PIL.Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from occany_core.errors import InputError
+
+MAX_PIXELS = 100_000_000
+"""Larger pictures are refused before any memory is taken."""
+
+STRONG_DISTORTION = 0.1
+"""A plumb_bob coefficient beyond this bends rays by more than the network's accuracy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the items of one pixel lie in memory."""
+
+    item: str
+    """NumPy type code without byte order."""
+    channels: int
+    order: tuple[int, ...] = (0, 1, 2)
+    """Where red, green and blue are among the channels."""
+
+
+COLOUR_LAYOUTS = {
+    "rgb8": Layout("u1", 3),
+    "bgr8": Layout("u1", 3, (2, 1, 0)),
+    "rgba8": Layout("u1", 4),
+    "bgra8": Layout("u1", 4, (2, 1, 0)),
+    "rgb16": Layout("u2", 3),
+    "bgr16": Layout("u2", 3, (2, 1, 0)),
+    "rgba16": Layout("u2", 4),
+    "bgra16": Layout("u2", 4, (2, 1, 0)),
+    "8UC3": Layout("u1", 3, (2, 1, 0)),
+    "8UC4": Layout("u1", 4, (2, 1, 0)),
+    "mono8": Layout("u1", 1, (0, 0, 0)),
+    "8UC1": Layout("u1", 1, (0, 0, 0)),
+    "mono16": Layout("u2", 1, (0, 0, 0)),
+    "16UC1": Layout("u2", 1, (0, 0, 0)),
+}
+# Position of the first luma, and of U and V, among the four bytes of two pixels.
+YUV422_LAYOUTS = {
+    "yuv422": (1, 0, 2),
+    "uyvy": (1, 0, 2),
+    "yuv422_yuy2": (0, 1, 3),
+    "yuyv": (0, 1, 3),
+}
+# (row, column) of red and of blue in a 2x2 block; the other two are green.
+BAYER_LAYOUTS = {
+    "bayer_rggb": ((0, 0), (1, 1)),
+    "bayer_bggr": ((1, 1), (0, 0)),
+    "bayer_gbrg": ((1, 0), (0, 1)),
+    "bayer_grbg": ((0, 1), (1, 0)),
+}
+ENCODINGS = (
+    *COLOUR_LAYOUTS,
+    *YUV422_LAYOUTS,
+    *(f"{pattern}{bits}" for pattern in BAYER_LAYOUTS for bits in (8, 16)),
+)
+"""Every encoding that `image_to_rgb` understands."""
+
+
+def bytes_field(values: np.ndarray) -> array.array:
+    """Pack an array for a large `uint8[]` field; lists, bytes and arrays cost up to 1000 times more."""
+    data = array.array("B")
+    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+    return data
+
+
+def _check_size(width: int, height: int, topic: str) -> None:
+    if not 0 < width * height <= MAX_PIXELS:
+        raise InputError(
+            f"{topic}: a picture of {width} x {height} pixels; expected between 1 and "
+            f"{MAX_PIXELS // 1_000_000} million pixels, check the driver"
+        )
+
+
+def _items(msg: Image, item: str, columns: int, topic: str) -> np.ndarray:
+    """Return the rows without padding as (height, columns), a view where rows have none."""
+    dtype = np.dtype((">" if msg.is_bigendian else "<") + item)
+    row_bytes = columns * dtype.itemsize
+    if msg.step < row_bytes or len(msg.data) < msg.step * msg.height:
+        raise InputError(
+            f"{topic}: {len(msg.data)} bytes with rows of {msg.step} bytes do not hold "
+            f"{msg.width} x {msg.height} pixels of {msg.encoding}; check the driver"
+        )
+    rows = np.frombuffer(msg.data, np.uint8)[: msg.step * msg.height].reshape(msg.height, msg.step)
+    return np.ascontiguousarray(rows[:, :row_bytes]).view(dtype)
+
+
+def _as_uint8(items: np.ndarray) -> np.ndarray:
+    """Keep the high byte of 16-bit items."""
+    return items if items.dtype.itemsize == 1 else (items >> 8).astype(np.uint8)
+
+
+def _rgb_from_yuv(luma: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Convert full-range BT.601, as JPEG and UVC cameras use it."""
+    y, u, v = luma.astype(np.float32), u.astype(np.float32) - 128, v.astype(np.float32) - 128
+    rgb = np.stack((y + 1.402 * v, y - 0.344136 * u - 0.714136 * v, y + 1.772 * u), axis=-1)
+    return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+
+
+def _rgb_from_yuv422(msg: Image, topic: str) -> np.ndarray:
+    if msg.width % 2:
+        raise InputError(f"{topic}: {msg.encoding} needs an even width, not {msg.width}")
+    luma_at, u_at, v_at = YUV422_LAYOUTS[msg.encoding]
+    pairs = _items(msg, "u1", 2 * msg.width, topic).reshape(msg.height, msg.width // 2, 4)
+    luma = pairs[..., luma_at::2].reshape(msg.height, msg.width)
+    return _rgb_from_yuv(luma, *(np.repeat(pairs[..., k], 2, axis=1) for k in (u_at, v_at)))
+
+
+def _rgb_from_bayer(msg: Image, topic: str) -> np.ndarray:
+    if msg.width < 2 or msg.height < 2:
+        raise InputError(f"{topic}: {msg.encoding} needs at least 2 x 2 pixels")
+    pattern = msg.encoding.rstrip("0123456789")
+    mosaic = _as_uint8(
+        _items(msg, "u2" if msg.encoding.endswith("16") else "u1", msg.width, topic)
+    )
+    mosaic = mosaic[: msg.height // 2 * 2, : msg.width // 2 * 2]
+    red, blue = BAYER_LAYOUTS[pattern]
+    greens = [place for place in ((0, 0), (0, 1), (1, 0), (1, 1)) if place not in (red, blue)]
+    samples = [mosaic[row::2, column::2] for row, column in greens]
+    green = ((samples[0].astype(np.uint16) + samples[1] + 1) // 2).astype(np.uint8)
+    return np.stack(
+        (mosaic[red[0] :: 2, red[1] :: 2], green, mosaic[blue[0] :: 2, blue[1] :: 2]), -1
+    )
+
+
+def image_to_rgb(msg: Image, topic: str) -> np.ndarray:
+    """Convert a raw image.
+
+    Returns:
+        uint8 (height, width, 3) RGB; half that size for Bayer encodings.
+
+    Raises:
+        InputError: Unknown encoding, absurd size, or data that does not fit the size; names the topic.
+    """
+    _check_size(msg.width, msg.height, topic)
+    if msg.encoding in YUV422_LAYOUTS:
+        return _rgb_from_yuv422(msg, topic)
+    if msg.encoding in ENCODINGS and msg.encoding.startswith("bayer_"):
+        return _rgb_from_bayer(msg, topic)
+    if msg.encoding not in COLOUR_LAYOUTS:
+        raise InputError(
+            f"{topic}: unknown encoding {msg.encoding!r}; publish one of {', '.join(ENCODINGS)}"
+        )
+    layout = COLOUR_LAYOUTS[msg.encoding]
+    items = _as_uint8(_items(msg, layout.item, msg.width * layout.channels, topic))
+    pixels = items.reshape(msg.height, msg.width, layout.channels)
+    return np.ascontiguousarray(pixels[..., list(layout.order)])
+
+
+def compressed_to_rgb(msg: CompressedImage, topic: str, least_width: int = 0) -> np.ndarray:
+    """Decode a JPEG or PNG image.
+
+    Args:
+        msg: The message.
+        topic: Named in errors.
+        least_width: A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that stays at least this
+            wide, which saves most of the time; 0 decodes all pixels.
+
+    Returns:
+        uint8 (height, width, 3) RGB.
+
+    Raises:
+        InputError: Not a picture, truncated, or of absurd size; names the topic.
+    """
+    if "compressedDepth" in msg.format:
+        raise InputError(
+            f"{topic}: {msg.format!r} is a depth image; connect the colour camera's topic"
+        )
+    try:
+        with PIL.Image.open(io.BytesIO(msg.data)) as picture:
+            _check_size(*picture.size, topic)
+            if least_width:
+                ratio = least_width / picture.width
+                picture.draft("RGB", (least_width, max(1, round(picture.height * ratio))))
+            if picture.mode.startswith("I"):
+                return np.repeat(_as_uint8(np.asarray(picture, np.uint16))[..., None], 3, axis=-1)
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
+        raise InputError(
+            f"{topic}: cannot decode {len(msg.data)} bytes of format {msg.format!r} ({error}); "
+            "check the compressing publisher"
+        ) from error
+
+
+def rgb_to_image(rgb: np.ndarray, header: Header) -> Image:
+    """Wrap a uint8 (H, W, 3) picture as an rgb8 message."""
+    height, width, _ = rgb.shape
+    return Image(
+        header=header,
+        height=height,
+        width=width,
+        encoding="rgb8",
+        is_bigendian=0,
+        step=3 * width,
+        data=bytes_field(rgb),
+    )
+
+
+def intrinsics(info: CameraInfo, height: int, width: int) -> np.ndarray | None:
+    """Return K (3, 3) [px] for a picture of this size, or None when the camera is uncalibrated.
+
+    K is scaled from the size the calibration was made at (its region of interest, where one is set).
+    """
+    K = np.array(info.k, np.float64).reshape(3, 3)
+    if not (K[0, 0] > 0 and K[1, 1] > 0) or info.width == 0 or info.height == 0:
+        return None
+    full_width, full_height = info.width, info.height
+    if info.roi.width and info.roi.height:
+        full_width, full_height = info.roi.width, info.roi.height
+        K[0, 2] -= info.roi.x_offset
+        K[1, 2] -= info.roi.y_offset
+    for row, scale in ((0, width / full_width), (1, height / full_height)):
+        K[row, :2] *= scale
+        K[row, 2] = (K[row, 2] + 0.5) * scale - 0.5
+    return K
+
+
+def has_strong_distortion(info: CameraInfo) -> bool:
+    """Tell whether a pinhole K does not describe the picture (fisheye, or a strongly bent lens)."""
+    if info.distortion_model in ("equidistant", "fisheye"):
+        return True
+    return any(abs(coefficient) > STRONG_DISTORTION for coefficient in info.d)

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lifecycle node `occany`: camera topics in, voxel grids out. Wiring only.
+
+Two threads: the executor's receives images and answers services; the worker's decodes, infers and
+publishes. Image messages -> synchroniser -> worker -> inference -> outputs.
+"""
+
+import signal
+import time
+from contextlib import suppress
+
+import rclpy
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from occany_core.errors import OccAnyError
+from occany_ros.inference import Inference, Job
+from occany_ros.msg import OccAnyStatus
+from occany_ros.node_settings import NodeSettings
+from occany_ros.parameters import NodeParameters
+from occany_ros.publishers import Outputs
+from occany_ros.reports import (
+    Reports,
+    camera_findings,
+    status_findings,
+    synchroniser_finding,
+)
+from occany_ros.status import ModelFacts, Status
+from occany_ros.subscriptions import CameraInput, ImageMessage
+from occany_ros.synchroniser import Synchroniser, ViewSet
+from occany_ros.transforms import make_transforms
+from occany_ros.views import ViewMaker
+from occany_ros.worker import Worker
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+POLL_PERIOD_S = 0.05
+REPORT_PERIOD_S = 1.0
+STOP_TIMEOUT_S = 20.0
+LONGEST_LATENCY_MS = 60_000.0
+"""A larger difference between now and a stamp means that they are of different clocks."""
+
+
+class OccAnyNode(LifecycleNode):
+    """See the module; parameters and topics are listed in docs and `ros2 param describe`."""
+
+    def __init__(self, node_name: str = "occany", **options: object) -> None:
+        super().__init__(
+            node_name, automatically_declare_parameters_from_overrides=True, **options
+        )
+        self.fatal = ""
+        """Traceback of a bug that ended the worker, or empty."""
+        self._is_configured = False
+        self._node_parameters = NodeParameters(self, lambda: self._is_configured)
+        self._node_parameters.on_change(self._on_live_change)
+        self._status = Status()
+        self._settings: NodeSettings | None = None
+        self._sync: Synchroniser | None = None
+        self._inference: Inference | None = None
+        self._inputs: dict[str, CameraInput] = {}
+        self._outputs: Outputs | None = None
+        self._transforms = None
+        self._views: ViewMaker | None = None
+        self._worker: Worker[Job] | None = None
+        self._last_set_s: float | None = None
+        self._status_publisher = self.create_publisher(OccAnyStatus, "~/status", 1)
+        self._reports = Reports(self)
+        # Steady, so that a paused recording with simulated time does not stop them.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._poll_timer = self.create_timer(POLL_PERIOD_S, self._poll, clock=steady)
+        self._report_timer = self.create_timer(REPORT_PERIOD_S, self._report, clock=steady)
+
+    @property
+    def autostart(self) -> bool:
+        """Whether the node configures and activates itself."""
+        return bool(self.get_parameter("autostart").value)
+
+    # --- life ----------------------------------------------------------------------------------
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Validate all parameters, load and warm the model, open the topics."""
+        try:
+            self._configure()
+        except OccAnyError as error:
+            self._status.last_error = f"configure failed: {error}"
+            self.get_logger().error(self._status.last_error)
+            self._release()
+            return FAILURE
+        return SUCCESS
+
+    def _configure(self) -> None:
+        settings = self._settings = self._node_parameters.read()
+        began = time.monotonic()
+        self._inference = Inference(settings)
+        model, cameras = self._inference.model, settings.sync.cameras
+        self._inference.warm_up(cameras)
+        licence = model.card.get("licence", "not stated")
+        self._status.model = ModelFacts(model.name, model.sha256, licence, str(model.device))
+        self._transforms = make_transforms(self)
+        self._inputs = {
+            camera.name: CameraInput(self, camera, self._on_image) for camera in settings.cameras
+        }
+        self._outputs = Outputs(self, self._transforms)
+        self._views = ViewMaker(self._inputs, self._transforms, self._inference.picture_width)
+        self._is_configured = True
+        self._status.last_error = ""
+        self.get_logger().info(
+            f"model {model.name} ({licence}) ready on {model.device} after "
+            f"{time.monotonic() - began:.1f} s; cameras: {', '.join(cameras)}"
+        )
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Begin to process images."""
+        self._sync = Synchroniser(self._settings.sync)
+        self._last_set_s = None
+        self._outputs.reset()
+        self._status.start()
+        self._worker = Worker(self._run_cycle, self._on_error, self._on_fatal)
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Finish the running cycle and stop; the model stays."""
+        self._stop_worker()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything; parameters may change again."""
+        self._release()
+        return SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and free everything."""
+        self._release()
+        return SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Return to unconfigured after a failed transition."""
+        self._release()
+        return SUCCESS
+
+    def start(self) -> None:
+        """Configure and activate, as a lifecycle manager would."""
+        if self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
+    def close(self) -> None:
+        """Stop and free everything, whatever the state; the node can be destroyed then."""
+        self._release()
+
+    def _stop_worker(self) -> None:
+        self._status.stop()
+        worker, self._worker = self._worker, None
+        if worker is not None and not worker.stop(STOP_TIMEOUT_S):
+            self.get_logger().warning(f"the running cycle takes longer than {STOP_TIMEOUT_S} s")
+
+    def _release(self) -> None:
+        self._stop_worker()
+        self._is_configured = False
+        for part in (*self._inputs.values(), self._outputs, self._transforms, self._inference):
+            if part is not None:
+                part.close()
+        self._inputs = {}
+        self._outputs = self._transforms = self._views = self._inference = self._sync = None
+
+    # --- receiving: the executor's thread ------------------------------------------------------
+    def _on_image(self, camera: str, message: ImageMessage) -> None:
+        if self._worker is None:
+            return
+        stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+        jumps = self._sync.counters.clock_jumps
+        view_set = self._sync.add(camera, stamp_ns, message, time.monotonic_ns())
+        if self._sync.counters.clock_jumps > jumps:
+            self._worker.discard()
+            self.get_logger().warning(
+                f"camera {camera}: the clock jumped to {stamp_ns * 1e-9:.3f} s; window, memory and "
+                "path start anew"
+            )
+        self._submit(view_set)
+
+    def _poll(self) -> None:
+        if self._worker is not None:
+            self._submit(self._sync.poll(time.monotonic_ns()))
+
+    def _submit(self, view_set: ViewSet | None) -> None:
+        if view_set is not None:
+            self._last_set_s = time.monotonic()
+            self._worker.submit(Job(view_set, self._settings))
+
+    def _on_live_change(self, settings: NodeSettings) -> None:
+        self._settings = settings
+        if self._sync is not None:
+            self._sync.set_rules(settings.sync)
+
+    # --- one cycle: the worker's thread --------------------------------------------------------
+    def _run_cycle(self, job: Job) -> None:
+        result = self._inference.run(job, self._views)
+        if not self.context.ok():
+            return
+        if result.is_new_history:
+            self._outputs.reset()
+        images = job.view_set.images
+        newest_ns = max(image.stamp_ns for image in images)
+        self._outputs.publish(result, job.view_set.stamp_ns, job.settings)
+        waited_ms = (time.monotonic_ns() - max(image.arrived_ns for image in images)) * 1e-6
+        latency_ms = (self.get_clock().now().nanoseconds - newest_ns) * 1e-6
+        if not 0 <= latency_ms <= LONGEST_LATENCY_MS:
+            latency_ms = waited_ms
+        self._status.note_grid(result, latency_ms)
+        self._publish_status()
+
+    def _on_error(self, error: OccAnyError) -> None:
+        self._status.note_error(str(error))
+        self.get_logger().error(str(error), throttle_duration_sec=10.0)
+
+    def _on_fatal(self, traceback_text: str) -> None:
+        if not self.context.ok():
+            return  # publishing fails while the process ends
+        self.fatal = traceback_text
+        self.get_logger().fatal(f"a bug ended the inference, the node stops:\n{traceback_text}")
+        self.context.try_shutdown()
+
+    # --- reports -------------------------------------------------------------------------------
+    def _publish_status(self) -> None:
+        sync, worker, settings = self._sync, self._worker, self._settings
+        message = self._status.message(
+            stamp=self.get_clock().now().to_msg(),
+            frame=settings.base_frame if settings else "",
+            skipped=worker.skipped if worker else 0,
+            dropped_images=sync.counters.dropped if sync else 0,
+        )
+        self._status_publisher.publish(message)
+
+    def _report(self) -> None:
+        for camera in self._inputs.values():
+            camera.match_reliability()
+        if self._status.state != "running":
+            self._publish_status()
+        findings = status_findings(
+            self._status, self._views.missing_extrinsics if self._views else ""
+        )
+        if self._worker is not None:
+            findings += camera_findings(self._inputs, self._sync, time.monotonic_ns())
+            since_s = None if self._last_set_s is None else time.monotonic() - self._last_set_s
+            findings.append(synchroniser_finding(self._inputs, self._sync, since_s))
+        self._reports.publish(findings)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until a signal; 0 after a signal, 1 after a bug or bad command-line arguments."""
+    rclpy.init(args=args)
+    node = OccAnyNode()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    with suppress(KeyboardInterrupt, ExternalShutdownException):
+        if node.autostart:
+            node.start()
+        executor.spin()
+    # Ctrl-C reaches a launched node twice, from the terminal and from launch.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    node.close()
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return 1 if node.fatal else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Scene of the core -> every output topic. Grid, clouds and camera poses in the base frame [m].
+
+Offers reliable delivery at depth 1, so that a slow reader cannot build a backlog. What costs time is
+computed only for a topic somebody listens to, or one that parameters ask for.
+"""
+
+import math
+from collections import deque
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PoseArray, PoseStamped
+from nav_msgs.msg import Odometry, Path
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Header
+
+from occany_core import Scene
+from occany_ros.cloud_messages import colour_points, points_to_cloud, voxel_points
+from occany_ros.grid_messages import compact_message, grid_message
+from occany_ros.inference import Result
+from occany_ros.msg import VoxelGrid, VoxelGridCompact
+from occany_ros.node_settings import NodeSettings
+from occany_ros.pose_messages import odometry_message, pose_from_matrix, transform_from_matrix
+from occany_ros.transforms import Transforms
+
+START_DEVIATION_M = 0.05
+"""Standard deviation of the first pose of a track."""
+
+RADIANS_PER_METRE = 0.02
+"""Rotation error that goes with one metre of position error."""
+
+
+def time_message(stamp_ns: int) -> Time:
+    """Return a stamp as a message."""
+    return Time(sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000)
+
+
+class Outputs:
+    """The node's data topics."""
+
+    def __init__(self, node: Node, transforms: Transforms) -> None:
+        self._node = node
+        self._transforms = transforms
+        newest = QoSProfile(depth=1)
+        self._grid = node.create_publisher(VoxelGrid, "~/output/voxel_grid", newest)
+        self._compact = node.create_publisher(
+            VoxelGridCompact, "~/output/voxel_grid_compact", newest
+        )
+        self._voxel_points = node.create_publisher(PointCloud2, "~/output/voxel_points", newest)
+        self._points = node.create_publisher(PointCloud2, "~/output/points", newest)
+        self._odometry = node.create_publisher(Odometry, "~/output/odometry", QoSProfile(depth=10))
+        self._path = node.create_publisher(Path, "~/output/path", newest)
+        self._camera_poses = node.create_publisher(PoseArray, "~/output/camera_poses", newest)
+        self._track: deque[PoseStamped] = deque()
+        self._last_position: np.ndarray | None = None
+        self._metres_driven = 0.0
+
+    def reset(self) -> None:
+        """Begin a new track, after a jump of the clock."""
+        self._track.clear()
+        self._last_position = None
+        self._metres_driven = 0.0
+
+    def publish(self, result: Result, newest_stamp_ns: int, settings: NodeSettings) -> None:
+        """Publish one cycle.
+
+        Args:
+            result: What the inference gave.
+            newest_stamp_ns: Capture time of the newest set, which the ego pose refers to.
+            settings: The node's settings.
+        """
+        scene = result.scene
+        stamp = time_message(result.grid_stamp_ns)
+        header = Header(stamp=stamp, frame_id=settings.base_frame)
+        if settings.publish.voxel_grid:
+            self._grid.publish(grid_message(scene.grid, header))
+        if self._compact.get_subscription_count():
+            self._compact.publish(
+                compact_message(scene.grid, header, scene.scale_source, scene.frame_source)
+            )
+        if settings.publish.voxel_points:
+            points = voxel_points(scene.grid, settings.publish.max_voxel_points)
+            self._voxel_points.publish(points_to_cloud(points, header))
+        if self._points.get_subscription_count():
+            cloud = self._dense_cloud(scene, settings.core.voxels.min_confidence)
+            self._points.publish(points_to_cloud(cloud, header))
+        grid_from_world = np.asarray(scene.grid_from_world, np.float64)
+        world_from_cam = np.asarray(scene.cameras.world_from_cam, np.float64)
+        poses = [pose_from_matrix(grid_from_world @ pose) for pose in world_from_cam]
+        self._camera_poses.publish(PoseArray(header=header, poses=poses))
+        if result.odom_from_rig is not None:
+            odom_from_base = np.asarray(result.odom_from_rig, np.float64)
+            self._publish_ego_pose(odom_from_base, newest_stamp_ns, settings)
+
+    @staticmethod
+    def _dense_cloud(scene: Scene, min_confidence: float) -> np.ndarray:
+        grid_from_world = np.asarray(scene.grid_from_world, np.float32)
+        points = np.asarray(scene.observed.points_world)
+        points = points @ grid_from_world[:3, :3].T + grid_from_world[:3, 3]
+        confidence = np.asarray(scene.observed.confidence)
+        return colour_points(points, np.asarray(scene.rgb), confidence, min_confidence)
+
+    def _publish_ego_pose(
+        self, odom_from_base: np.ndarray, stamp_ns: int, settings: NodeSettings
+    ) -> None:
+        position = odom_from_base[:3, 3]
+        if self._last_position is not None:
+            self._metres_driven += float(np.linalg.norm(position - self._last_position))
+        self._last_position = position
+        header = Header(stamp=time_message(stamp_ns), frame_id=settings.odom_frame)
+        metres = math.hypot(
+            START_DEVIATION_M, settings.publish.odometry_drift * self._metres_driven
+        )
+        odometry = odometry_message(
+            odom_from_base, header, settings.base_frame, (metres, RADIANS_PER_METRE * metres)
+        )
+        self._odometry.publish(odometry)
+        self._track.append(PoseStamped(header=header, pose=odometry.pose.pose))
+        while len(self._track) > settings.publish.path_length:
+            self._track.popleft()
+        self._path.publish(Path(header=header, poses=list(self._track)))
+        if settings.publish.tf:
+            self._transforms.send(
+                transform_from_matrix(odom_from_base, header, settings.base_frame)
+            )
+
+    def close(self) -> None:
+        """Remove the publishers."""
+        for publisher in (
+            self._grid,
+            self._compact,
+            self._voxel_points,
+            self._points,
+            self._odometry,
+            self._path,
+            self._camera_poses,
+        ):
+            self._node.destroy_publisher(publisher)
