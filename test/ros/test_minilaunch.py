@@ -22,13 +22,12 @@ pytestmark = pytest.mark.skipif(
     reason="the real launch_ros is installed and used instead of dev/minilaunch.py",
 )
 
-TALKER = """#!{python}
-import json, os, signal, sys
+TALKER = """import json, os, signal, sys
 files = [sys.argv[i + 1] for i, a in enumerate(sys.argv) if a == "--params-file"]
 try:
     print("SAID " + json.dumps(dict(
         argv=sys.argv[1:], files=[open(f).read() for f in files],
-        env={{k: v for k, v in os.environ.items() if k.startswith("TEST_")}})), flush=True)
+        env={k: v for k, v in os.environ.items() if k.startswith("TEST_")})), flush=True)
     if "wait" in sys.argv:
         signal.pause()
 except KeyboardInterrupt:
@@ -67,8 +66,9 @@ def prefix(tmp_path):
     (index / "talkers").touch()
     program = tmp_path / "lib/talkers/talker"
     program.parent.mkdir(parents=True)
-    program.write_text(TALKER.format(python=sys.executable))
+    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{tmp_path / 'talker.py'}' \"$@\"\n")
     program.chmod(0o755)
+    (tmp_path / "talker.py").write_text(TALKER)
     (tmp_path / "share/talkers").mkdir()
     return tmp_path
 
