@@ -45,13 +45,14 @@ def find_launch_file(name):
     return folder / name
 
 
-def show_arguments(entity, context):
-    """Print every declared argument of a description and of what it includes."""
+def show_arguments(entity, context, shown):
+    """Print every declared argument of a description and of what it includes, once."""
     for child in entity.described(context):
-        if isinstance(child, DeclareLaunchArgument):
+        if not isinstance(child, DeclareLaunchArgument):
+            show_arguments(child, context, shown)
+        elif child.name not in shown:
             child.show(context)
-        else:
-            show_arguments(child, context)
+            shown.add(child.name)
 
 
 def stop(processes, patience=8.0):
@@ -107,7 +108,7 @@ def main(argv=None):
             description = load(find_launch_file(options.launch_file))
             if options.show_args:
                 print("Arguments (pass arguments as '<name>:=<value>'):\n")
-                show_arguments(description, context)
+                show_arguments(description, context, set())
                 return 0
             died = run(description, context, options.seconds)
         except (LaunchError, OSError) as error:

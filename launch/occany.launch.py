@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node, and if asked a replay and RViz. The presets beside this file include it."""
 
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, GroupAction, SetEnvironmentVariable
 from launch.conditions import IfCondition
 from launch.substitutions import (
@@ -12,8 +13,6 @@ from launch.substitutions import (
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
-
-from launch import LaunchDescription
 
 SHARE = FindPackageShare("occany_ros")
 

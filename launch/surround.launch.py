@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Voxels from several cameras around a vehicle; `input:=demo` replays the bundled rig."""
 
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import PathJoinSubstitution
 from launch_ros.substitutions import FindPackageShare
-
-from launch import LaunchDescription
 
 
 def generate_launch_description():

@@ -4,6 +4,7 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -238,15 +239,19 @@ def test_a_signal_ends_every_process(prefix, number):
 
 
 @pytest.mark.parametrize("file", LAUNCH_FILES, ids=lambda file: file.name)
-def test_every_argument_of_our_launch_files_is_described(file):
+def test_every_argument_of_our_launch_files_is_described(prefix, file):
+    (prefix / "share/ament_index/resource_index/packages/occany_ros").touch()
+    (prefix / "share/occany_ros").symlink_to(ROOT)
     done = subprocess.run(
         [sys.executable, str(MINILAUNCH), str(file), "--show-args"],
-        capture_output=True, text=True,
+        env=environment(prefix), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    head, *arguments = done.stdout.split("    '")
+    head, *arguments = re.split(r"^    '", done.stdout, flags=re.MULTILINE)
     assert "name>:=<value>" in head
-    assert arguments
-    for argument in arguments:
-        name, description = argument.splitlines()[:2]
-        assert len(description.strip()) > 10, f"{file.name}: {name} has no description"
+    names = [argument.split("'")[0] for argument in arguments]
+    assert len(names) >= 3
+    assert len(names) == len(set(names))
+    for name, argument in zip(names, arguments, strict=True):
+        description = argument.splitlines()[1].strip()
+        assert len(description) >= 10, f"{file.name}: {name} has no description"
