@@ -2,7 +2,7 @@
 """Training samples: seed -> 15 rendered views and the exact depth of 18 novel views.
 
 Views: the six cameras of a jittered rig at 0 s and at 0.5 s, then the front camera at 1, 1.5 and
-2 s. Novel views: one from each of the first twelve, then six more along the front camera's path.
+2 s. Novel views: two from each of the first six, then six more along the front camera's path.
 Poses are relative to the first view (the reference camera at 0 s).
 """
 
