@@ -27,6 +27,7 @@ from occany_core import VoxelGrid as CoreGrid
 from occany_core import VoxelGridSpec
 from occany_core.errors import OccAnyError
 from occany_core.grid_codec import GridCells
+from occany_core.synthetic.recording import read_truth
 from occany_ros.bags import read_messages
 from occany_ros.grid_messages import cells_from_message
 from occany_ros.image_messages import compressed_to_rgb
@@ -34,7 +35,7 @@ from occany_ros.msg import VoxelGrid
 from occany_ros.picture_folders import PictureRecording
 from occany_ros.share import share_folder
 from occany_ros.sources import DEMO, open_recording
-from occany_ros.truth import Overlap, compare, load_truth
+from occany_ros.truth import Overlap
 
 DEMO_GRIDS = 12
 DEMO_LEAST_GRIDS = 10
@@ -161,7 +162,7 @@ def receive(plan: Plan, out: Path, timeout_s: float, launcher: subprocess.Popen)
 
 def outcome_of(result: Path, truth_path: Path | None) -> Outcome:
     """Read the recorded result: overlap with the truth, the last grid, its pictures."""
-    truth = load_truth(truth_path) if truth_path else None
+    truth = read_truth(truth_path) if truth_path else None
     overlap = Overlap()
     cells = None
     newest: dict[str, bytes] = {}
@@ -176,7 +177,7 @@ def outcome_of(result: Path, truth_path: Path | None) -> Outcome:
             if truth is not None:
                 stamp = message.header.stamp
                 stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
-                compare(truth, stamp_ns, cells.occupied, overlap)
+                overlap.add(truth, stamp_ns, cells.occupied)
     pictures = {
         topic.split("/")[-3]: compressed_to_rgb(
             deserialize_message(data, CompressedImage), topic, PICTURE_WIDTH

@@ -199,7 +199,9 @@ class OccAnyNode(LifecycleNode):
             self._outputs.reset()
         images = job.view_set.images
         newest_ns = max(image.stamp_ns for image in images)
+        began = time.perf_counter()
         self._outputs.publish(result, job.view_set.stamp_ns, job.settings)
+        result.stages_ms["publish"] = 1e3 * (time.perf_counter() - began)
         waited_ms = (time.monotonic_ns() - max(image.arrived_ns for image in images)) * 1e-6
         latency_ms = (self.get_clock().now().nanoseconds - newest_ns) * 1e-6
         if not 0 <= latency_ms <= LONGEST_LATENCY_MS:

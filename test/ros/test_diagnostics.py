@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each finding has its level and a sentence with what, where and what to do."""
+
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from builtin_interfaces.msg import Time
+
+from occany_ros.cycle_times import Durations, EventRate
+from occany_ros.diagnostics import (
+    ERROR,
+    OK,
+    WARN,
+    CameraState,
+    SyncState,
+    camera_finding,
+    diagnostics_message,
+    geometry_finding,
+    model_finding,
+    pipeline_finding,
+    skew_explanation,
+    sync_finding,
+)
+
+CAMERA = CameraState(
+    name="left",
+    topic="/camera/left/image",
+    publishers=1,
+    silence_s=0.1,
+    is_left_out=False,
+    is_required=False,
+    rate_hz=10.0,
+    received=50,
+    reliability="reliable",
+    offers_only_best_effort=False,
+    image="1600 x 900 rgb8",
+    error="",
+    warning="",
+)
+SYNC = SyncState(
+    sets=10,
+    partial_sets=0,
+    dropped=0,
+    clock_jumps=0,
+    since_last_set_s=0.1,
+    received=60,
+    closest_pair="",
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "sentence"),
+    [
+        ({}, OK, "10.0 Hz, 1600 x 900 rgb8"),
+        (
+            {"silence_s": 3.2, "is_left_out": True, "publishers": 0},
+            WARN,
+            "camera left: no image for 3.2 s; /camera/left/image has 0 publishers; "
+            "check the remapping or the driver",
+        ),
+        (
+            {"silence_s": 3.2, "is_left_out": True, "is_required": True},
+            ERROR,
+            "has 1 publisher; the publisher is there but sends nothing",
+        ),
+        (
+            {"silence_s": None, "received": 0, "offers_only_best_effort": True},
+            ERROR,
+            "no image yet; /camera/left/image has 1 publisher; large best-effort images get lost",
+        ),
+        ({"error": "unknown encoding 'x'"}, ERROR, "unknown encoding 'x'"),
+        ({"warning": "distortion is too strong"}, WARN, "distortion is too strong"),
+    ],
+)
+def test_camera(changes, level, sentence):
+    finding = camera_finding(replace(CAMERA, **changes))
+    assert finding.level == level
+    assert sentence in finding.message
+    assert finding.values["topic"] == "/camera/left/image"
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "sentence"),
+    [
+        ({}, OK, "10 sets, 0 with cameras missing"),
+        ({"received": 0}, WARN, "no image from any camera yet"),
+        ({"since_last_set_s": 9.0}, ERROR, "no complete view set for 9.0 s"),
+        ({"since_last_set_s": None, "closest_pair": "raise sync.max_skew"}, ERROR, "max_skew"),
+    ],
+)
+def test_synchroniser(changes, level, sentence):
+    finding = sync_finding(replace(SYNC, **changes))
+    assert finding.level == level
+    assert sentence in finding.message
+
+
+def test_skew_is_explained_by_the_cameras_to_blame():
+    assert skew_explanation({"a": 1.0}, 0.05) == ""
+    assert skew_explanation({"a": 1.0, "b": 1.04}, 0.05) == ""
+    text = skew_explanation({"a": 1.0, "b": 1.3, "c": 1.1}, 0.05)
+    assert "stamps of a and b are 0.300 s apart and 0.050 s are allowed" in text
+    assert "another time base" in skew_explanation({"a": 12.0, "b": 1.7e9}, 0.05)
+
+
+def test_pipeline_geometry_and_model():
+    assert pipeline_finding("running", "", 2.0, {"encode": 5.0}).level == OK
+    assert pipeline_finding("waiting for images", "", 0.0, {}).level == WARN
+    failing = pipeline_finding("failing", "camera a: no picture", 0.0, {})
+    assert (failing.level, failing.message) == (ERROR, "camera a: no picture")
+    assert geometry_finding("extrinsics", "model", "").level == OK
+    level = geometry_finding("assumed level", "model", "")
+    assert level.level == WARN
+    assert "calibration.camera_height" in level.message
+    assert geometry_finding("assumed level", "model", "no transform from x").message.startswith("no t")
+    assert model_finding("tiny", "ab", "Apache-2.0", "cpu").level == OK
+    assert model_finding("occany", "ab", "CC-BY-NC-SA-4.0", "cpu").level == WARN
+
+
+def test_message_groups_by_node():
+    message = diagnostics_message([camera_finding(CAMERA)], "/robot/occany", Time(sec=3))
+    assert message.status[0].name == "/robot/occany: camera left"
+    assert message.header.stamp.sec == 3
+
+
+def test_rates_fall_while_nothing_comes():
+    rate = EventRate()
+    assert rate.hertz(0.0) == 0.0
+    for k in range(5):
+        rate.note(0.1 * k)
+    assert rate.hertz(0.4) == pytest.approx(10)
+    assert rate.hertz(2.4) == pytest.approx(0.5)
+
+
+def test_percentiles_of_the_last_durations():
+    durations = Durations()
+    assert durations.percentile_ms(50) == durations.last_ms == 0.0
+    for ms in range(201):
+        durations.note(float(ms))
+    assert durations.last_ms == 200
+    assert durations.percentile_ms(50) == pytest.approx(150.5)
