@@ -8,6 +8,7 @@ import torch
 
 from occany_core.synthetic.classes import SemanticClass
 from occany_core.synthetic.noise import value_noise
+from occany_core.synthetic.ragged import rows
 from occany_core.synthetic.scene import ROAD_CELL, RoadTensors, Scene
 
 PAINT = (0.82, 0.80, 0.76)
@@ -49,15 +50,16 @@ def road_coordinates(scene: Scene, points: torch.Tensor) -> RoadCoordinates:
         near = torch.nonzero(on_grid & ((points > low) & (points < high)).all(-1))[:, 0]
         if near.numel() == 0:
             continue
-        segment = road.nearest_segment[cell[near, 0], cell[near, 1]]
-        distance, signed, arc = _project_on(road, segment, points[near])
+        in_cell = rows(cell, near)
+        segment = rows(road.nearest_segment.view(-1), in_cell[:, 0] * cells_y + in_cell[:, 1])
+        distance, signed, arc = _project_on(road, segment, rows(points, near))
         beyond = distance - road.half_width
         carriageways[near] += (beyond < 0.5).float()
-        closer = beyond < edge_distance[near]
-        chosen = near[closer]
-        edge_distance[chosen] = beyond[closer]
-        lateral[chosen] = signed[closer]
-        along[chosen] = arc[closer]
+        closer = torch.nonzero(beyond < rows(edge_distance, near))[:, 0]
+        chosen = rows(near, closer)
+        edge_distance[chosen] = rows(beyond, closer)
+        lateral[chosen] = rows(signed, closer)
+        along[chosen] = rows(arc, closer)
         half_width[chosen] = road.half_width
         sidewalk[chosen] = road.sidewalk
         lanes[chosen] = road.lanes
@@ -84,14 +86,14 @@ def _project_on(
     length = squared_length.sqrt()
     for shift in (-2, -1, 0, 1, 2) if last > 0 else (0,):
         k = (segment + shift).clamp(0, last)
-        ox, oy = x - start_x[k], y - start_y[k]
-        dx, dy = step_x[k], step_y[k]
-        share = ((ox * dx + oy * dy) / squared_length[k]).clamp(0, 1)
+        ox, oy = x - rows(start_x, k), y - rows(start_y, k)
+        dx, dy = rows(step_x, k), rows(step_y, k)
+        share = ((ox * dx + oy * dy) / rows(squared_length, k)).clamp(0, 1)
         rest_x, rest_y = ox - share * dx, oy - share * dy
         squared = rest_x * rest_x + rest_y * rest_y
         closer = squared < nearest
         nearest = torch.where(closer, squared, nearest)
-        along = torch.where(closer, road.arc_length[k] + share * length[k], along)
+        along = torch.where(closer, rows(road.arc_length, k) + share * rows(length, k), along)
         side = torch.where(closer, dx * oy - dy * ox, side)
     distance = nearest.sqrt()
     return distance, side.sign() * distance, along

@@ -13,6 +13,7 @@ import torch
 
 from occany_core.synthetic.noise import lattice_hash, value_noise
 from occany_core.synthetic.primitives import Material
+from occany_core.synthetic.ragged import rows
 from occany_core.synthetic.scene import Scene
 
 BRIGHTEST_ALBEDO = 1.2
@@ -33,32 +34,37 @@ class Hits:
 
     def select(self, index: torch.Tensor) -> "Hits":
         """The hits at these positions."""
-        return Hits(self.scene, self.primitive[index], self.local[index], self.world[index])
+        return Hits(
+            self.scene,
+            rows(self.primitive, index),
+            rows(self.local, index),
+            rows(self.world, index),
+        )
 
     @cached_property
     def half_extent(self) -> torch.Tensor:
         """Half extents (M,3) of the primitives, metres."""
-        return self.scene.half_extent[self.primitive]
+        return rows(self.scene.half_extent, self.primitive)
 
     @cached_property
     def color(self) -> torch.Tensor:
         """First colour (M,3)."""
-        return self.scene.color[self.primitive]
+        return rows(self.scene.color, self.primitive)
 
     @cached_property
     def second_color(self) -> torch.Tensor:
         """Second colour (M,3)."""
-        return self.scene.second_color[self.primitive]
+        return rows(self.scene.second_color, self.primitive)
 
     @cached_property
     def pattern(self) -> torch.Tensor:
         """Numbers of the material (M,4)."""
-        return self.scene.pattern[self.primitive]
+        return rows(self.scene.pattern, self.primitive)
 
     @cached_property
     def variation(self) -> torch.Tensor:
         """Random number of the primitive (M,) in [0,1)."""
-        return self.scene.variation[self.primitive]
+        return rows(self.scene.variation, self.primitive)
 
     @cached_property
     def _reach(self) -> torch.Tensor:
@@ -105,7 +111,7 @@ def surface_of(hits: Hits) -> Surface:
     albedo = torch.zeros_like(hits.local)
     gloss = torch.zeros_like(hits.local[:, 0])
     emitted = torch.zeros_like(hits.local)
-    material = hits.scene.material[hits.primitive]
+    material = rows(hits.scene.material, hits.primitive)
     for kind, program in PROGRAMS.items():
         index = torch.nonzero(material == int(kind))[:, 0]
         if index.numel() == 0:

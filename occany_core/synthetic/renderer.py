@@ -15,6 +15,7 @@ from occany_core.synthetic.intersections import rotate_about_z
 from occany_core.synthetic.materials import Hits, surface_of
 from occany_core.synthetic.noise import value_noise
 from occany_core.synthetic.primitives import Material, Shape
+from occany_core.synthetic.ragged import rows
 from occany_core.synthetic.scene import Scene
 from occany_core.synthetic.shadows import sunlit
 from occany_core.synthetic.sky import sky_color
@@ -84,23 +85,27 @@ def render(  # noqa: PLR0913 - cameras, time and picture size are separate thing
     instance = torch.zeros_like(seen.primitive)
     normal = torch.zeros_like(seen.rays)
 
-    is_sky = seen.primitive == SKY
-    rgb[is_sky] = sky_color(scene, seen.rays[is_sky])
-    points = _visible_points(scene, seen, world_from_cam, ~is_sky)
-    rgb[~is_sky] = _lit_color(scene, points, seen.centers)
-    semantics[~is_sky] = points.semantics
-    instance[~is_sky] = points.instance
-    normal[~is_sky] = points.normal
+    is_sky = seen.primitive.view(-1) == SKY
+    sky, solid = torch.nonzero(is_sky)[:, 0], torch.nonzero(~is_sky)[:, 0]
+    directions = rows(seen.rays.view(-1, 3), sky)
+    rgb.view(-1, 3)[sky] = sky_color(scene, directions)
+    points = _visible_points(scene, seen, world_from_cam, solid)
+    rgb.view(-1, 3)[solid] = _lit_color(scene, points, seen.centers)
+    semantics.view(-1)[solid] = points.semantics
+    instance.view(-1)[solid] = points.instance
+    normal.view(-1, 3)[solid] = points.normal
     rgb = _expose(scene, rgb, noise_seed)
     return Frames(rgb, seen.depth, semantics, instance, normal, seen.rays)
 
 
 def _visible_points(
-    scene: Scene, seen: Visibility, world_from_cam: torch.Tensor, mask: torch.Tensor
+    scene: Scene, seen: Visibility, world_from_cam: torch.Tensor, pixel: torch.Tensor
 ) -> _Points:
-    frame = torch.nonzero(mask)[:, 0]
-    primitive, depth, ray = seen.primitive[mask], seen.depth[mask], seen.rays[mask]
-    world = world_from_cam[frame, :3, 3] + depth[:, None] * ray
+    """Points at the flat pixel indices `pixel` (M,) of all frames."""
+    frame = torch.div(pixel, seen.depth[0].numel(), rounding_mode="floor")
+    primitive, depth = rows(seen.primitive.view(-1), pixel), rows(seen.depth.view(-1), pixel)
+    ray = rows(seen.rays.view(-1, 3), pixel)
+    world = rows(world_from_cam[:, :3, 3], frame) + depth[:, None] * ray
     zeros = torch.zeros_like(world)
     points = _Points(
         frame=frame,
@@ -119,7 +124,7 @@ def _visible_points(
     on_ground = torch.nonzero(primitive == GROUND)[:, 0]
     if on_ground.numel():
         points.albedo[on_ground], points.semantics[on_ground] = ground_color(
-            scene, world[on_ground]
+            scene, rows(world, on_ground)
         )
     on_object = torch.nonzero(primitive >= 0)[:, 0]
     if on_object.numel():
@@ -131,28 +136,30 @@ def _paint_objects(
     scene: Scene, points: _Points, index: torch.Tensor, centers: torch.Tensor
 ) -> None:
     """Fills normal and look of the points on primitives."""
-    primitive, world = points.primitive[index], points.world[index]
-    cos, sin = scene.cos[primitive], scene.sin[primitive]
-    offset = world - centers[points.frame[index], primitive]
-    local = torch.stack(rotate_about_z(offset.unbind(-1), cos, sin), -1)
+    primitive, world = rows(points.primitive, index), rows(points.world, index)
+    cos, sin = rows(scene.cos, primitive), rows(scene.sin, primitive)
+    frame = rows(points.frame, index)
+    center = rows(centers.view(-1, 3), frame * len(scene) + primitive)
+    local = torch.stack(rotate_about_z((world - center).unbind(-1), cos, sin), -1)
     normal = _local_normals(scene, primitive, local)
-    material = scene.material[primitive]
+    material = rows(scene.material, primitive)
     leafy = (material == int(Material.FOLIAGE)) | (material == int(Material.HEDGE))
-    if leafy.any():
-        normal[leafy] = _rough_normals(normal[leafy], world[leafy])
+    leafy = torch.nonzero(leafy)[:, 0]
+    if leafy.numel():
+        normal[leafy] = _rough_normals(rows(normal, leafy), rows(world, leafy))
     points.normal[index] = torch.stack(rotate_about_z(normal.unbind(-1), cos, -sin), -1)
     surface = surface_of(Hits(scene, primitive, local, world))
     points.albedo[index] = surface.albedo
     points.gloss[index] = surface.gloss
     points.emitted[index] = surface.emitted
-    points.semantics[index] = scene.semantics[primitive]
-    points.instance[index] = scene.instance[primitive]
+    points.semantics[index] = rows(scene.semantics, primitive)
+    points.instance[index] = rows(scene.instance, primitive)
 
 
 def _local_normals(scene: Scene, primitive: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
     """Outward unit normals (M,3) in the primitive's axes."""
-    half_extent = scene.half_extent[primitive]
-    shape = scene.shape[primitive][:, None]
+    half_extent = rows(scene.half_extent, primitive)
+    shape = rows(scene.shape, primitive)[:, None]
     reach = local / half_extent
     axis = reach.abs().argmax(-1, keepdim=True)
     box = torch.zeros_like(reach).scatter_(1, axis, torch.gather(reach.sign(), 1, axis))
@@ -203,7 +210,9 @@ def _sun_share(scene: Scene, points: _Points, centers: torch.Tensor) -> torch.Te
     for frame in range(len(centers)):
         facing = torch.nonzero((points.frame == frame) & (share > 0))[:, 0]
         if facing.numel():
-            lit = sunlit(scene, points.world[facing], points.normal[facing], centers[frame])
+            lit = sunlit(
+                scene, rows(points.world, facing), rows(points.normal, facing), centers[frame]
+            )
             share[facing] = share[facing] * lit
     return share
 
@@ -213,16 +222,18 @@ def _add_reflections(scene: Scene, points: _Points, color: torch.Tensor) -> None
     glossy = torch.nonzero(points.gloss > 0)[:, 0]
     if glossy.numel() == 0:
         return
-    ray, normal = points.ray[glossy], points.normal[glossy]
+    ray, normal = rows(points.ray, glossy), rows(points.normal, glossy)
     ray = ray / ray.norm(dim=-1, keepdim=True)
     facing = (ray * normal).sum(-1, keepdim=True)
     mirrored = ray - 2 * facing * normal
-    strength = (0.04 + 0.7 * (1 - facing[:, 0].abs()) ** 4).clamp(0, 0.8) * points.gloss[glossy]
+    strength = (0.04 + 0.7 * (1 - facing[:, 0].abs()) ** 4).clamp(0, 0.8) * rows(
+        points.gloss, glossy
+    )
     upward = torch.cat([mirrored[:, :2], mirrored[:, 2:].clamp_min(0.02)], -1)
     street = torch.full_like(mirrored, 0.25) * scene.light.ambient
     seen = torch.where((mirrored[:, 2] > 0.02)[:, None], sky_color(scene, upward), street)
     strength = strength[:, None]
-    color[glossy] = color[glossy] * (1 - strength) + seen * strength
+    color[glossy] = rows(color, glossy) * (1 - strength) + seen * strength
 
 
 def _expose(scene: Scene, light_field: torch.Tensor, noise_seed: int) -> torch.Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from occany_core.synthetic.primitives import Shape
+from occany_core.synthetic.ragged import rows
 from occany_core.synthetic.world import StreetWorld
 
 ROAD_CELL = 4.0  # metres, cell of the look-up grid "nearest segment of each road"
@@ -119,7 +120,7 @@ class Scene:
 
     def indices_of(self, shape: Shape, primitive: torch.Tensor) -> torch.Tensor:
         """Positions in `primitive` (M,) whose primitive has this shape."""
-        return torch.nonzero(self.shape[primitive] == int(shape))[:, 0]
+        return torch.nonzero(rows(self.shape, primitive) == int(shape))[:, 0]
 
     def centers_at(self, seconds: torch.Tensor) -> torch.Tensor:
         """Centres (F,P,3) at times (F,) seconds."""

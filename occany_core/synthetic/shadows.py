@@ -9,7 +9,7 @@ import torch
 
 from occany_core.synthetic.intersections import intersect, rotate_about_z
 from occany_core.synthetic.primitives import Shape
-from occany_core.synthetic.ragged import expand_ranges, expand_rectangles
+from occany_core.synthetic.ragged import expand_ranges, expand_rectangles, rows
 from occany_core.synthetic.scene import Scene
 
 CELLS = 96  # cells along each side of the bin grid
@@ -34,19 +34,19 @@ def sunlit(
     cell = ((points[:, :2] - points[:, 2:3] * slant - origin) / CELL).floor().long()
     inside = ((cell >= 0) & (cell < CELLS)).all(-1) & ((normals * sun).sum(-1) > 0)
     cell = (cell[:, 1] * CELLS + cell[:, 0]).clamp(0, CELLS * CELLS - 1)
-    point, index = expand_ranges(torch.where(inside, count[cell], 0))
-    primitive = members[start[cell[point]] + index]
+    point, index = expand_ranges(torch.where(inside, rows(count, cell), 0))
+    primitive = rows(members, rows(rows(start, cell), point) + index)
 
     lit = torch.ones(len(points), device=points.device, dtype=torch.bool)
     raised = points + normals * SURFACE_OFFSET
     for shape in Shape:
         chosen = scene.indices_of(shape, primitive)
-        caster, target = primitive[chosen], point[chosen]
-        cos, sin = scene.cos[caster], scene.sin[caster]
-        to_origin = (raised[target] - centers[caster]).unbind(-1)
+        caster, target = rows(primitive, chosen), rows(point, chosen)
+        cos, sin = rows(scene.cos, caster), rows(scene.sin, caster)
+        to_origin = (rows(raised, target) - rows(centers, caster)).unbind(-1)
         depth = intersect(
             shape,
-            scene.half_extent[caster].unbind(-1),
+            rows(scene.half_extent, caster).unbind(-1),
             rotate_about_z(to_origin, cos, sin),
             rotate_about_z(sun.unbind(0), cos, sin),
         )

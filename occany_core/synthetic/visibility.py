@@ -14,7 +14,7 @@ import torch
 
 from occany_core.synthetic.intersections import NEAR, Vector, intersect, rotate_about_z
 from occany_core.synthetic.primitives import Shape
-from occany_core.synthetic.ragged import expand_rectangles
+from occany_core.synthetic.ragged import expand_rectangles, rows
 from occany_core.synthetic.scene import Scene
 
 TILE = 8  # pixels
@@ -219,11 +219,11 @@ def _resolve(bundle: _Bundle, keys: torch.Tensor, pairs: _Pairs) -> int:
 def _lower(bundle: _Bundle, shape: Shape, keys: torch.Tensor, pairs: _Pairs) -> None:
     """Intersects pairs of one shape and lowers their keys in place."""
     scene, primitive, tile = bundle.scene, pairs.primitive, pairs.tile
-    cos, sin = scene.cos[primitive][:, None], scene.sin[primitive][:, None]
+    cos, sin = rows(scene.cos, primitive)[:, None], rows(scene.sin, primitive)[:, None]
     offset = bundle.origins[pairs.frame] - bundle.centers[pairs.frame, primitive]
     origin = rotate_about_z(offset[:, :, None].unbind(1), cos, sin)
-    ray = rotate_about_z(tuple(part[tile] for part in bundle.rays), cos, sin)
-    half_extent = scene.half_extent[primitive][:, :, None].unbind(1)
+    ray = rotate_about_z(tuple(rows(part, tile) for part in bundle.rays), cos, sin)
+    half_extent = rows(scene.half_extent, primitive)[:, :, None].unbind(1)
     depth = intersect(shape, half_extent, origin, ray)
     found = (depth.view(torch.int32).long() << _CODE_BITS) | primitive[:, None]
     keys.scatter_reduce_(0, tile[:, None].expand_as(found), found, "amin")
