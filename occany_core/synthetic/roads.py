@@ -6,11 +6,13 @@ World frame, metres. The first road is the one the ego vehicle drives along.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 MAIN_ROAD_STEP = 2.0  # metres between the points of the main road
 MAIN_ROAD_POINTS = 130
+HEADING_PROBE = 0.5  # metres to either side between which the heading is measured
 SIDE_ROAD_REACH = 110.0  # metres from the crossing to either end
 
 
@@ -40,11 +42,10 @@ class Road:
 
     def at(self, s: float) -> tuple[np.ndarray, float]:
         """Point (2,) and heading in radians at arc length `s` metres (clamped to the ends)."""
-        point = np.stack([self._interpolate(s, 0), self._interpolate(s, 1)], -1)
-        probe = 0.5
-        dx = self._interpolate(s + probe, 0) - self._interpolate(s - probe, 0)
-        dy = self._interpolate(s + probe, 1) - self._interpolate(s - probe, 1)
-        return point, np.arctan2(dy, dx)
+        probes = np.array([s, s + HEADING_PROBE, s - HEADING_PROBE])
+        x = np.interp(probes, self.arc_length, self._x)
+        y = np.interp(probes, self.arc_length, self._y)
+        return np.array([x[0], y[0]]), np.arctan2(y[1] - y[2], x[1] - x[2])
 
     def beside(self, s: float, offset: float, side: int) -> tuple[np.ndarray, float]:
         """Point `offset` metres left (side 1) or right (side -1) of `at(s)`, and heading."""
@@ -53,15 +54,31 @@ class Road:
 
     def distance(self, query: np.ndarray) -> np.ndarray:
         """Distance in metres of points (...,2) to the centre line, shape (...)."""
-        start = self.points[:-1]
-        step = self.points[1:] - start
-        offset = query[..., None, :] - start
-        along = np.clip((offset * step).sum(-1) / (step * step).sum(-1), 0, 1)
-        rest = offset - along[..., None] * step
-        return np.sqrt((rest * rest).sum(-1).min(-1))
+        dx, dy = self._step_x, self._step_y
+        ox, oy = query[..., 0, None] - self._x[:-1], query[..., 1, None] - self._y[:-1]
+        along = ((ox * dx + oy * dy) / self._squared_lengths).clip(0, 1)
+        rest_x, rest_y = ox - along * dx, oy - along * dy
+        return np.sqrt((rest_x * rest_x + rest_y * rest_y).min(-1))
 
-    def _interpolate(self, s: float, axis: int) -> float:
-        return np.interp(s, self.arc_length, self.points[:, axis])
+    @cached_property
+    def _x(self) -> np.ndarray:
+        return np.ascontiguousarray(self.points[:, 0])
+
+    @cached_property
+    def _y(self) -> np.ndarray:
+        return np.ascontiguousarray(self.points[:, 1])
+
+    @cached_property
+    def _step_x(self) -> np.ndarray:
+        return np.diff(self._x)
+
+    @cached_property
+    def _step_y(self) -> np.ndarray:
+        return np.diff(self._y)
+
+    @cached_property
+    def _squared_lengths(self) -> np.ndarray:
+        return self._step_x * self._step_x + self._step_y * self._step_y
 
 
 def left_of(heading: float) -> np.ndarray:
