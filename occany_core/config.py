@@ -132,6 +132,11 @@ class VoxelsConfig:
     min_confidence: Annotated[float, "least confidence of observed points, in (1, inf)"] = 1.05
     min_confidence_novel: Annotated[float, "least confidence of rendered points, in (1, inf)"] = 1.05
     max_range: Annotated[float, "points farther than this from their camera are dropped [m]"] = 60.0
+    ground_tolerance: Annotated[
+        float,
+        "points lower than this above the rig's level ground are moved along their ray onto it [m]; "
+        "0 leaves all points as predicted",
+    ] = 0.3
     pass_weight: Annotated[
         float, "how much a ray through a cell speaks against it, in points that speak for it"
     ] = 0.5
@@ -153,6 +158,9 @@ class VoxelsConfig:
             self.method in ("cell", "trilinear"), "voxels.method", self.method, "cell or trilinear"
         )
         _require(self.max_range > 0, "voxels.max_range", self.max_range, "positive")
+        _require(
+            self.ground_tolerance >= 0, "voxels.ground_tolerance", self.ground_tolerance, "0 or positive"
+        )
         _require(self.pass_weight >= 0, "voxels.pass_weight", self.pass_weight, "0 or positive")
         _require(
             self.min_rendered_points >= 1,

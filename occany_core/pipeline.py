@@ -25,7 +25,7 @@ from occany_core.novel_views import project_points, propose_views, source_featur
 from occany_core.pointmaps import Pointmaps
 from occany_core.poses import Cameras, estimate_cameras
 from occany_core.rig_poses import grid_from_reference, known_cameras
-from occany_core.voxels import ObservedPoints, VoxelGrid, fuse
+from occany_core.voxels import ObservedPoints, VoxelGrid, fuse, snap_to_ground
 
 
 @dataclass(frozen=True)
@@ -168,15 +168,13 @@ def _locate(
     has_mounting = use and has_K and all(view.rig_from_cam is not None for view in views)
     if not has_K:
         cameras = estimate_cameras(predicted.points_world, predicted.points_cam, predicted.confidence)
-        world_from_rig = _rigs_from_reference_cameras(sets, cameras, config.calibration)
-        return predicted, cameras, world_from_rig, "assumed level"
+        return predicted, cameras, *_rigs_from_first_cameras(sets, cameras, config.calibration)
     K = torch.stack(intrinsics).to(device)
     if not has_mounting:
         seen = pointmaps.calibrate(predicted, K, None)
         poses = estimate_cameras(seen.points_world, seen.points_cam, seen.confidence).world_from_cam
         cameras = Cameras(K, poses)
-        world_from_rig = _rigs_from_reference_cameras(sets, cameras, config.calibration)
-        return seen, cameras, world_from_rig, "assumed level"
+        return seen, cameras, *_rigs_from_first_cameras(sets, cameras, config.calibration)
     rig_from_cam = torch.stack(
         [torch.as_tensor(np.asarray(view.rig_from_cam, dtype=np.float32)) for view in views]
     ).to(device)
@@ -187,15 +185,20 @@ def _locate(
     return seen, Cameras(K, world_from_cam), world_from_rig, "extrinsics"
 
 
-def _rigs_from_reference_cameras(
+def _rigs_from_first_cameras(
     sets: list[EncodedSet], cameras: Cameras, calibration: CalibrationConfig
-) -> Float[Tensor, "S 4 4"]:
-    """Take the first camera of every set, at its assumed height and pitch, for the rig's pose."""
-    firsts = np.cumsum([0] + [len(one.views) for one in sets[:-1]])
-    cam_from_rig = rigid.invert(
-        grid_from_reference(calibration.camera_height, calibration.camera_pitch_deg)
-    ).to(cameras.world_from_cam.device)
-    return cameras.world_from_cam[torch.from_numpy(firsts)] @ cam_from_rig
+) -> tuple[Float[Tensor, "S 4 4"], str]:
+    """Take the first camera of every set, at its known or assumed mounting, for the rig's pose."""
+    assumed = grid_from_reference(calibration.camera_height, calibration.camera_pitch_deg)
+    known = [one.views[0].rig_from_cam for one in sets]
+    is_known = calibration.use != "off" and all(mounting is not None for mounting in known)
+    rig_from_cam = torch.stack(
+        [torch.as_tensor(np.asarray(mounting, np.float32)) if is_known else assumed for mounting in known]
+    )
+    firsts = torch.tensor([0, *np.cumsum([len(one.views) for one in sets])[:-1]])
+    device = cameras.world_from_cam.device
+    world_from_rig = cameras.world_from_cam[firsts] @ rigid.invert(rig_from_cam).to(device)
+    return world_from_rig, "extrinsics" if is_known else "assumed level"
 
 
 def _render_novel(
@@ -240,6 +243,8 @@ def _voxelise(
         near = seen.points_cam[view].norm(dim=-1) < voxels.max_range
         points = rigid.apply(grid_from_world, seen.points_world[view].flatten(0, 1))
         centre = rigid.apply(grid_from_world, cameras.world_from_cam[view, None, :3, 3])[0]
+        if voxels.ground_tolerance > 0:
+            points = snap_to_ground(points, centre, voxels.ground_tolerance)
         kept = near & (seen.confidence[view] > voxels.min_confidence)
         observed.append(ObservedPoints(points.view_as(seen.points_cam[view]), kept, centre))
     rendered = grid_from_world.new_zeros(0, 3)

@@ -187,6 +187,41 @@ def count_rays(
     return torch.bincount(torch.cat(passed), minlength=spec.num_cells).view(spec.shape)
 
 
+def fill_flat_gaps(
+    points: Float[Tensor, "H W 3"], kept: Bool[Tensor, "H W"], resolution: float
+) -> Float[Tensor, "P 3"]:
+    """Return points between vertically neighbouring pixels of flat surfaces.
+
+    Far ground is seen at a grazing angle: from one picture row to the next it skips several cells. Where
+    two kept neighbours differ little in height (under one cell) and in range (under 1.7 times), points are
+    placed between them at most half a cell apart.
+    """
+    near, far = points[1:].reshape(-1, 3), points[:-1].reshape(-1, 3)
+    gap = (far - near).norm(dim=-1)
+    rises = (far[:, 2] - near[:, 2]).abs()
+    flat = (rises < resolution) & (gap > resolution / 2) & (gap < 0.7 * near.norm(dim=-1))
+    flat &= (kept[1:] & kept[:-1]).flatten()
+    start, step, gap = near[flat], (far - near)[flat], gap[flat]
+    num = (gap / (resolution / 2)).long()
+    owner = torch.arange(len(num), device=points.device).repeat_interleave(num)
+    place = torch.arange(len(owner), device=points.device) - (num.cumsum(0) - num)[owner] + 1
+    return start[owner] + step[owner] * (place / (num[owner] + 1))[:, None]
+
+
+def snap_to_ground(
+    points: Float[Tensor, "P 3"], centres: Float[Tensor, "3"], tolerance: float
+) -> Float[Tensor, "P 3"]:
+    """Move points near or below the plane z = 0 along their viewing ray onto it.
+
+    Nothing is seen below the ground of a level street, so a point there is too far away; one less than
+    `tolerance` above it is most likely ground whose distance is a little off.
+    """
+    drop = centres[2] - points[:, 2]
+    on_ray = (points[:, 2] < tolerance) & (drop > 0.2 * centres[2])
+    scale = torch.where(on_ray, centres[2] / drop.clamp_min(1e-6), 1.0)
+    return centres + (points - centres) * scale[:, None]
+
+
 @dataclass(frozen=True)
 class ObservedPoints:
     """Points of one observed view in the grid frame."""
@@ -216,6 +251,10 @@ def fuse(
     if config.method == "trilinear":
         return _fuse_trilinear(observed, rendered, config)
     hits = sum(count_points(view.points[view.kept], spec) for view in observed)
+    hits = hits + sum(
+        count_points(fill_flat_gaps(view.points, view.kept, spec.resolution), spec)
+        for view in observed
+    )
     passes = _count_passes(observed, spec, config) if config.carve_free else torch.zeros_like(hits)
     evidence = hits / (hits + config.pass_weight * passes).clamp_min(1e-6)
     probability = (evidence * OCCUPIED).round().to(torch.int8)

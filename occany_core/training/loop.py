@@ -192,7 +192,7 @@ class Training:
         left += sum(later.minutes for later in self.recipe.stages[done.stage + 1 :])
         logger.info(
             "%s step %d, %d views, loss %.3f, world %.3f, camera %.3f, %.1f min left",
-            stage.name, done.steps, done.views, loss.total, loss.world_error, loss.camera_error, left,
+            stage.name, done.steps, done.views, float(loss.total), loss.world_error, loss.camera_error, left,
         )  # fmt: skip
         self._log({"loss": float(loss.total), "camera_error": float(loss.camera_error)})
 
@@ -272,8 +272,12 @@ def _quarter_maps(network: OccAnyNetwork, heads: nn.Module, features: Tensor, to
 def reconstruction_maps(network: OccAnyNetwork, batch: Batch) -> Tensor:
     """Return raw maps (B, V, 7, h, w) of the observed views after the re-rendering pass."""
     tokens = network.encode(batch.images)
-    memory, _ = network.update_memory(tokens)
-    features = network.decoder.render(tokens.tokens, tokens.grid, memory)
+    memory, online = network.update_memory(tokens)
+    if network.training and tokens.tokens.shape[1] == 1:
+        # A single first view sees itself in both passes, which differ little: half the decoder's cost.
+        features = online
+    else:
+        features = network.decoder.render(tokens.tokens, tokens.grid, memory)
     return _quarter_maps(network, network.heads, features, tokens, list(tokens.finer))
 
 

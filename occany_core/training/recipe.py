@@ -65,12 +65,12 @@ def tiny(reconstruction_minutes: float, rendering_minutes: float) -> Recipe:
     """Return the recipe of the shipped weights: single views first, then whole rigs and sequences."""
     return Recipe(
         name="tiny",
-        views_per_step=18,
+        views_per_step=8,
         stages=(
             Stage(
                 name="reconstruction",
                 minutes=reconstruction_minutes,
-                peak_rate=6e-4,
+                peak_rate=5e-4,
                 phases=(
                     Phase(until=0.5, draws=(_SINGLE, _PAIR)),
                     Phase(until=1.0, draws=(_SINGLE, _SEQUENCE, _SURROUND)),
@@ -79,7 +79,7 @@ def tiny(reconstruction_minutes: float, rendering_minutes: float) -> Recipe:
             Stage(
                 name="rendering",
                 minutes=rendering_minutes,
-                peak_rate=6e-4,
+                peak_rate=5e-4,
                 phases=(Phase(until=1.0, draws=(_SINGLE, _SEQUENCE, _SURROUND)),),
                 num_novel=6,
             ),
