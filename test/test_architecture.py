@@ -52,7 +52,8 @@ ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "training": CHAIN | {"synthetic"},
     "evaluation": LIBRARY | {"synthetic"},
     "picture": LIBRARY,
-    "cli": LIBRARY | {"__init__", "synthetic", "training", "evaluation", "picture"},
+    "results": LIBRARY | {"picture"},
+    "cli": LIBRARY | {"__init__", "synthetic", "training", "evaluation", "picture", "results"},
 }
 ONLY_THESE_NAMES = {("pointmaps", "network"): {"RawMaps"}}
 

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""--config FILE and --set PATH=VALUE -> OccAnyConfig, for every verb that has settings."""
+
+import argparse
+
+import yaml
+
+from occany_core.config import OccAnyConfig, load_config, with_overrides
+from occany_core.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add both options."""
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML file of settings, as `occany config` prints"
+    )
+    parser.add_argument(
+        "--set",
+        metavar="PATH=VALUE",
+        action="append",
+        default=[],
+        help="one setting, after --config; may be repeated (--set voxels.resolution=0.2)",
+    )
+
+
+def read(arguments: argparse.Namespace) -> OccAnyConfig:
+    """Return the defaults with the file and then the single settings applied.
+
+    Raises:
+        ConfigError: A file that cannot be read, an unknown setting, or a wrong value.
+    """
+    config = OccAnyConfig() if arguments.config is None else load_config(arguments.config)
+    try:
+        return with_overrides(config, arguments.set)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"a value of --set is not valid YAML: {' '.join(str(error).split())}"
+        ) from error

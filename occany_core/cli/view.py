@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`occany view`: draw the picture of a result again."""
+
+import argparse
+from pathlib import Path
+
+from occany_core.picture import save_scene_picture
+from occany_core.results import GRID, PICTURE, load_grid, load_scene
+
+NAME = "view"
+HELP = "draw the picture of a result folder, or of a grid file alone, again"
+EXAMPLE = "occany view out/street -o street.png --title 'Our street'"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
+    parser.add_argument("result", type=Path, help="folder of `occany predict`, or a grid.npz")
+    parser.add_argument(
+        "-o", "--output", type=Path, help=f"picture file (default: {PICTURE} in the folder)"
+    )
+    parser.add_argument("--title", help="line over the picture")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the picture and name it."""
+    result = arguments.result
+    if result.suffix == Path(GRID).suffix:
+        grid, pictures, captions, title = load_grid(result), (), (), str(result)
+    else:
+        scene = load_scene(result)
+        grid, pictures, captions, title = scene.grid, scene.pictures, scene.captions, scene.title
+    folder = result.parent if result.is_file() else result
+    output = arguments.output or folder / PICTURE
+    save_scene_picture(output, pictures, grid, arguments.title or title, captions)
+    print(f"wrote {output}")
