@@ -3,7 +3,7 @@
 
 import gc
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -72,8 +72,10 @@ class Inference:
         """Run one cycle on noise, so that the first real one is not the slowest."""
         size = (self.picture_width * 9 // 16, self.picture_width, 3)
         noise = np.random.default_rng(0).integers(0, 255, size, np.uint8)
-        self._stream.add([View(rgb=noise, camera=camera, stamp=0.0) for camera in cameras])
-        self._stream.reset()
+        config = self._stream.config
+        uncalibrated = replace(config.calibration, use="off")
+        stream = Stream(self.model, replace(config, calibration=uncalibrated))
+        stream.add([View(rgb=noise, camera=camera) for camera in cameras])
 
     def run(self, job: Job, views: ViewMaker) -> Result:
         """Compute one cycle.
