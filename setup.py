@@ -158,7 +158,9 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE", "NOTICE"],
     packages=find_packages(include=["occany_core*", "occany_ros*"], exclude=["occany_ros.msg*"]),
-    package_data={"occany_core": ["py.typed", "weights/*.safetensors", "weights/*.json"]},
+    package_data={
+        "occany_core": ["py.typed", "weights/*.safetensors", "weights/*.json", "evaluation/*.npz"]
+    },
     python_requires=">=3.10",
     install_requires=["torch", "numpy", "pyyaml", "safetensors", "jaxtyping", "pillow"],
     extras_require={

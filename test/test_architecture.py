@@ -27,7 +27,7 @@ TOP_LEVEL = """
 # --- who may import whom ------------------------------------------------------------------------
 
 LEAVES = {"errors", "config", "rigid", "camera"}
-GEOMETRY = LEAVES | {"pointmaps", "poses", "novel_views", "voxels"}
+GEOMETRY = LEAVES | {"pointmaps", "poses", "novel_views", "voxels", "rig_poses"}
 CHAIN = GEOMETRY | {"images", "network", "checkpoints"}
 LIBRARY = CHAIN | {"pipeline", "stream", "grid_fields", "grid_codec"}
 
@@ -44,6 +44,7 @@ ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "poses": LEAVES | {"pointmaps"},
     "novel_views": LEAVES | {"pointmaps", "poses"},
     "voxels": LEAVES | {"pointmaps", "poses", "novel_views"},
+    "rig_poses": LEAVES | {"pointmaps"},
     "grid_fields": {"errors"},
     "grid_codec": {"errors", "grid_fields"},
     "pipeline": CHAIN,
@@ -252,7 +253,7 @@ def test_executables_exist_and_launch_files_use_no_others():
     assert all(has_main(module) for module in executables().values())
     assert has_main("occany_core.cli.main")
     for path in (ROOT / "launch").glob("*.py"):
-        used = re.findall(r'executable="(\w+)"', path.read_text())
+        used = re.findall(r'package="occany_ros",\s+executable="(\w+)"', path.read_text())
         assert set(used) <= set(executables()), path.name
 
 
@@ -271,11 +272,26 @@ def test_build_files_name_the_same_messages_and_folders():
     assert set(step.group(1).split()) == {"msg", "cmake", *installed}
 
 
+def setup_keywords():
+    """The arguments of setup() in setup.py, as syntax trees."""
+    call = ast.parse((ROOT / "setup.py").read_text()).body[-1].value
+    return {keyword.arg: keyword.value for keyword in call.keywords}
+
+
+def test_packages_and_their_data_are_installed():
+    patterns = ast.literal_eval(setup_keywords()["package_data"])["occany_core"]
+    for path in TRACKED:
+        if not path.is_relative_to(ROOT / "occany_core"):
+            continue
+        assert path.suffix != ".py" or (path.parent / "__init__.py").exists(), path.parent
+        inside = path.relative_to(ROOT / "occany_core")
+        covered = path.suffix == ".py" or any(inside.match(pattern) for pattern in patterns)
+        assert covered, f"add {inside} to package_data in setup.py"
+
+
 def test_dependencies_are_documented():
     text = (ROOT / "docs/dependencies.md").read_text()
-    setup = ast.parse((ROOT / "setup.py").read_text())
-    call = setup.body[-1].value
-    keywords = {keyword.arg: keyword.value for keyword in call.keywords}
+    keywords = setup_keywords()
     names = ast.literal_eval(keywords["install_requires"])
     extras = keywords["extras_require"]
     for key, value in zip(extras.keys, extras.values, strict=True):
