@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,10 +63,13 @@ def check_folder(folder: Path) -> None:
     Raises:
         InputError: It is a file, or a folder with content that is not an earlier result.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"the output {folder} exists and is not a folder; name another one")
     ours = {GRID, POINTS, POSES, PICTURE, VIEWS}
-    others = sorted({path.name for path in folder.iterdir()} - ours) if folder.is_dir() else []
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"the output {folder} exists and is not a folder; name another one")
+        others = sorted({path.name for path in folder.iterdir()} - ours) if folder.is_dir() else []
+    except OSError as error:
+        raise InputError(f"cannot use the output folder {folder}: {error.strerror}") from error
     if others:
         raise InputError(
             f"the output folder {folder} holds other files ({others[0]}); name a new or empty "
@@ -159,7 +163,7 @@ def load_grid(path: str | Path) -> VoxelGrid:
             arrays = dict(content.items())
     except OSError as error:
         raise InputError(f"cannot read the grid {path}: {error.strerror or error}") from error
-    except (ValueError, BadZipFile, AttributeError) as error:
+    except (ValueError, EOFError, BadZipFile, zlib.error, AttributeError) as error:
         raise InputError(f"{path} is not a grid file, or is damaged; expected a .npz") from error
     missing = {"format", "probability", "completed", "origin", "resolution"} - arrays.keys()
     if missing:

@@ -50,7 +50,8 @@ def load_calibration(path: Path, cameras: list[str]) -> dict[str, CameraCalibrat
         if camera not in content:
             raise InputError(
                 f"the calibration {path} has no camera {camera!r}, only "
-                f"{', '.join(content) or 'none'}; names are those of the camera folders, or of the files without their ending"
+                f"{', '.join(content) or 'none'}; names are those of the camera folders, or of "
+                "the files without their ending"
             )
         found[camera] = _camera(content[camera], camera, path)
     return found

@@ -34,7 +34,8 @@ class PictureFile:
 def natural_order(path: Path) -> list[tuple[int, str]]:
     """Return a sort key under which picture 10 follows picture 9."""
     parts = re.split(r"(\d+)", path.name.casefold())
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    # Every second part is a number.
+    return [(int(part), "") if index % 2 else (-1, part) for index, part in enumerate(parts)]
 
 
 def view_sets(paths: list[Path], rig: Rig) -> list[list[PictureFile]]:

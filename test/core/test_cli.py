@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line with a tiny network: what it writes; one sentence for every bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from small_model import SMALL, save_small_model, write_pictures
+
+from occany_core.cli.main import VERBS, build_parser, main
+from occany_core.results import load_grid, load_scene
+
+SETTINGS = [part for setting in SMALL for part in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return save_small_model(tmp_path_factory.mktemp("weights"))
+
+
+def predict(weights, *arguments):
+    return main(["predict", "--model", str(weights), *SETTINGS, *map(str, arguments)])
+
+
+def failure(capsys, code, *, within):
+    """The one sentence on stderr."""
+    assert code == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("occany: ")
+    for part in within:
+        assert part in last, last
+    return last
+
+
+# --- what it writes -----------------------------------------------------------------------------
+
+
+def test_sequence_gives_grid_points_poses_and_picture(weights, tmp_path, capsys):
+    pictures = write_pictures(tmp_path / "street", 3, ["f10.png", "f9.png", "f1.png"])
+    assert predict(weights, pictures, "-o", tmp_path / "out" / "a") == 0
+    assert "occupied cells" in capsys.readouterr().out
+    scene = load_scene(tmp_path / "out" / "a")
+    assert scene.captions == ("f1.png", "f9.png", "f10.png")
+    assert len(scene.poses["world_from_rig"]) == 3
+    assert scene.poses["frame_source"] == "assumed level"
+    assert scene.grid.probability.shape == (20, 20, 8)
+    assert (tmp_path / "out" / "a" / "points.ply").read_bytes().startswith(b"ply\n")
+    with Image.open(tmp_path / "out" / "a" / "scene.png") as picture:
+        assert picture.width > 1000
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a"]
+
+
+def test_picture_files_are_taken_as_given(weights, tmp_path):
+    pictures = write_pictures(tmp_path / "p", 2)
+    assert predict(weights, pictures / "1.png", pictures / "0.png", "-o", tmp_path / "o") == 0
+    assert load_scene(tmp_path / "o").captions == ("1.png", "0.png")
+
+
+def test_one_picture_is_enough(weights, tmp_path):
+    pictures = write_pictures(tmp_path / "p", 1)
+    assert predict(weights, pictures, "-o", tmp_path / "o", "--rig", "monocular") == 0
+    assert predict(weights, pictures, "-o", tmp_path / "o") == 0  # replaces the first result
+
+
+def test_surround_takes_loose_pictures_as_one_set_front_first(weights, tmp_path):
+    names = ["back.png", "cam_front.png", "left.png"]
+    pictures = write_pictures(tmp_path / "p", 3, names)
+    assert predict(weights, pictures, "-o", tmp_path / "o", "--rig", "surround") == 0
+    poses = load_scene(tmp_path / "o").poses
+    assert [view["camera"] for view in poses["views"]] == ["cam_front", "back", "left"]
+    assert len(poses["world_from_rig"]) == 1
+
+
+def test_subfolders_are_cameras_and_calibration_gives_the_frame(weights, tmp_path):
+    for camera in ("back", "front"):
+        write_pictures(tmp_path / "p" / camera, 2)
+    turn = {
+        "front": [[0, 0, 1], [-1, 0, 0], [0, -1, 0]],
+        "back": [[0, 0, -1], [1, 0, 0], [0, -1, 0]],
+    }
+    content = {
+        camera: {
+            "K": [[40, 0, 23.5], [0, 40, 15.5], [0, 0, 1]],
+            "rig_from_cam": [[*row, 1.5 * (axis == 2)] for axis, row in enumerate(rotation)]
+            + [[0, 0, 0, 1]],
+        }
+        for camera, rotation in turn.items()
+    }
+    calibration = tmp_path / "calibration.json"
+    calibration.write_text(json.dumps(content))
+    code = predict(weights, tmp_path / "p", "-o", tmp_path / "o", "--calibration", calibration)
+    assert code == 0
+    poses = load_scene(tmp_path / "o").poses
+    assert [view["camera"] for view in poses["views"]] == ["front", "back"] * 2
+    assert [view["view_set"] for view in poses["views"]] == [0, 0, 1, 1]
+    assert poses["frame_source"] == "extrinsics"
+    np.testing.assert_allclose(poses["views"][0]["K"], content["front"]["K"], atol=0.05)
+
+
+def test_view_inspect_and_config(weights, tmp_path, capsys):
+    pictures = write_pictures(tmp_path / "p", 1)
+    assert predict(weights, pictures, "-o", tmp_path / "o") == 0
+    capsys.readouterr()
+    assert main(["view", str(tmp_path / "o"), "-o", str(tmp_path / "again.png")]) == 0
+    assert (tmp_path / "again.png").exists()
+    assert main(["view", str(tmp_path / "o" / "grid.npz"), "-o", str(tmp_path / "grid.jpg")]) == 0
+    assert (tmp_path / "grid.jpg").exists()
+    capsys.readouterr()
+    grid = load_grid(tmp_path / "o" / "grid.npz")
+    for thing in (tmp_path / "o", tmp_path / "o" / "grid.npz"):
+        assert main(["inspect", str(thing)]) == 0
+        assert f"{int(grid.occupied.sum()):,} cells" in capsys.readouterr().out
+    assert main(["inspect", str(weights)]) == 0
+    assert "random" in capsys.readouterr().out
+
+
+def test_config_prints_what_config_reads(tmp_path, capsys):
+    assert main(["config", "--set", "voxels.resolution=0.25"]) == 0
+    text = capsys.readouterr().out
+    assert yaml.safe_load(text)["voxels"]["resolution"] == 0.25
+    (tmp_path / "c.yaml").write_text(text)
+    assert main(["config", "--config", str(tmp_path / "c.yaml")]) == 0
+    assert capsys.readouterr().out == text
+    assert main(["config", "--list"]) == 0
+    assert "voxels.resolution" in capsys.readouterr().out
+
+
+def test_every_verb_has_help_with_an_example(capsys):
+    for verb in VERBS:
+        with pytest.raises(SystemExit) as ended:
+            main([verb.NAME, "--help"])
+        assert ended.value.code == 0
+        assert verb.EXAMPLE in " ".join(capsys.readouterr().out.split())
+        assert verb.EXAMPLE.split()[:2] == ["occany", verb.NAME]
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+def test_wrong_usage_ends_with_2(capsys):
+    for arguments in ([], ["conquer"], ["predict"], ["predict", "x", "-o", "y", "--rig", "z"]):
+        with pytest.raises(SystemExit) as ended:
+            build_parser().parse_args(arguments)
+        assert ended.value.code == 2
+    capsys.readouterr()
+
+
+def missing_folder(root):
+    return [root / "nowhere"], ["nowhere", "check the path"]
+
+
+def empty_folder(root):
+    (root / "p").mkdir()
+    return [root / "p"], ["no pictures", ".png"]
+
+
+def no_picture(root):
+    (root / "notes.txt").write_text("hello")
+    return [root / "notes.txt"], ["notes.txt", ".jpg"]
+
+
+def damaged_picture(root):
+    write_pictures(root / "p", 2)
+    whole = (root / "p" / "1.png").read_bytes()
+    (root / "p" / "1.png").write_bytes(whole[: len(whole) // 2])
+    return [root / "p"], ["1.png", "replace or remove"]
+
+
+def text_called_picture(root):
+    write_pictures(root / "p", 1)
+    (root / "p" / "1.jpg").write_text("not a picture")
+    return [root / "p"], ["1.jpg", "not a readable picture"]
+
+
+def sixteen_bits(root):
+    (root / "p").mkdir()
+    Image.fromarray(np.zeros((32, 48), np.uint16)).save(root / "p" / "deep.png")
+    return [root / "p"], ["deep.png", "8-bit"]
+
+
+def tiny_picture(root):
+    (root / "p").mkdir()
+    Image.new("RGB", (8, 8)).save(root / "p" / "dot.png")
+    return [root / "p"], ["8x8"]
+
+
+def too_many_pictures(root):
+    write_pictures(root / "p", 61)
+    return [root / "p"], ["61 pictures", "60"]
+
+
+def cameras_with_different_counts(root):
+    write_pictures(root / "p" / "left", 2)
+    write_pictures(root / "p" / "right", 1)
+    return [root / "p"], ["left 2", "right 1"]
+
+
+def sequence_of_cameras(root):
+    write_pictures(root / "p" / "left", 1)
+    write_pictures(root / "p" / "right", 1)
+    return [root / "p", "--rig", "sequence"], ["left, right", "surround"]
+
+
+def monocular_of_many(root):
+    return [write_pictures(root / "p", 2), "--rig", "monocular"], ["2 pictures"]
+
+
+def folder_and_file(root):
+    write_pictures(root / "p", 1)
+    return [root / "p", root / "p" / "0.png"], ["folder among several"]
+
+
+def unknown_setting(root):
+    arguments = [write_pictures(root / "p", 1), "--set", "voxels.resolutoin=0.2"]
+    return arguments, ["voxels.resolutoin", "did you mean voxels.resolution?"]
+
+
+def value_out_of_range(root):
+    return [write_pictures(root / "p", 1), "--set", "voxels.resolution=-1"], ["voxels.resolution"]
+
+
+def value_that_is_no_yaml(root):
+    return [write_pictures(root / "p", 1), "--set", "voxels.origin=[1"], ["--set"]
+
+
+def missing_config(root):
+    return [write_pictures(root / "p", 1), "--config", root / "c.yaml"], ["c.yaml"]
+
+
+def missing_weights(root):
+    return [write_pictures(root / "p", 1), "--model", root / "w.safetensors"], ["w.safetensors"]
+
+
+def weights_of_another_kind(root):
+    (root / "w.pth").write_bytes(b"pickle")
+    return [write_pictures(root / "p", 1), "--model", root / "w.pth"], ["w.pth", ".safetensors"]
+
+
+def weights_without_a_card(root):
+    (root / "w.safetensors").write_bytes(b"nothing")
+    return [write_pictures(root / "p", 1), "--model", root / "w.safetensors"], ["card", "w.json"]
+
+
+def missing_calibration(root):
+    return [write_pictures(root / "p", 1), "--calibration", root / "k.json"], ["k.json"]
+
+
+def calibration_of_another_camera(root):
+    (root / "k.json").write_text('{"front": {}}')
+    arguments = [write_pictures(root / "p", 1), "--calibration", root / "k.json"]
+    return arguments, ["'camera'", "front"]
+
+
+def calibration_with_a_small_matrix(root):
+    (root / "k.json").write_text('{"camera": {"K": [[1, 0], [0, 1]]}}')
+    arguments = [write_pictures(root / "p", 1), "--calibration", root / "k.json"]
+    return arguments, ["camera.K", "3 rows"]
+
+
+def calibration_that_is_no_rotation(root):
+    (root / "k.json").write_text(
+        json.dumps({"camera": {"rig_from_cam": np.ones((4, 4)).tolist()}})
+    )
+    arguments = [write_pictures(root / "p", 1), "--calibration", root / "k.json"]
+    return arguments, ["camera.rig_from_cam", "rotation"]
+
+
+BAD_INPUTS = [
+    missing_folder, empty_folder, no_picture, damaged_picture, text_called_picture, sixteen_bits,
+    tiny_picture, too_many_pictures, cameras_with_different_counts, sequence_of_cameras,
+    monocular_of_many, folder_and_file, unknown_setting, value_out_of_range, value_that_is_no_yaml,
+    missing_config, missing_weights, weights_of_another_kind, weights_without_a_card,
+    missing_calibration, calibration_of_another_camera, calibration_with_a_small_matrix,
+    calibration_that_is_no_rotation,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_INPUTS)
+def test_bad_input_is_one_sentence_and_leaves_nothing(case, weights, tmp_path, capsys):
+    arguments, within = case(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    code = predict(weights, *arguments, "-o", tmp_path / "out" / "a")
+    failure(capsys, code, within=within)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_damaged_weights_are_named(weights, tmp_path, capsys):
+    copy = tmp_path / "random.safetensors"
+    copy.write_bytes(weights.read_bytes()[:-4] + b"\0\1\2\3")
+    copy.with_suffix(".json").write_text(weights.with_suffix(".json").read_text())
+    code = predict(copy, write_pictures(tmp_path / "p", 1), "-o", tmp_path / "o")
+    failure(capsys, code, within=["random.safetensors", "sha256"])
+    assert not (tmp_path / "o").exists()
+
+
+def test_output_that_is_a_file_or_holds_other_files_is_left_alone(weights, tmp_path, capsys):
+    pictures = write_pictures(tmp_path / "p", 1)
+    code = predict(weights, pictures, "-o", pictures / "0.png")
+    failure(capsys, code, within=["0.png", "not a folder"])
+    code = predict(weights, pictures, "-o", pictures)
+    failure(capsys, code, within=["holds other files"])
+    assert [path.name for path in pictures.iterdir()] == ["0.png"]
+
+
+def test_bad_results_are_one_sentence(tmp_path, capsys):
+    failure(capsys, main(["view", str(tmp_path / "none")]), within=["none"])
+    (tmp_path / "bad.npz").write_bytes(b"PK but no archive")
+    failure(capsys, main(["inspect", str(tmp_path / "bad.npz")]), within=["bad.npz"])
+    failure(capsys, main(["inspect", str(tmp_path / "no.txt")]), within=["no.txt"])
+
+
+def test_debug_shows_where(weights, tmp_path):
+    with pytest.raises(Exception, match="nowhere"):
+        predict(weights, tmp_path / "nowhere", "-o", tmp_path / "o", "--debug")
+
+
+def test_module_runs_as_a_program():
+    done = subprocess.run(
+        [sys.executable, "-m", "occany_core.cli.main", "config", "--set", "x.y=1"],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("occany: unknown setting 'x.y'")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results on disk: what is written is read back, and failures leave nothing half-written."""
+
+import json
+
+import numpy as np
+import pytest
+from small_model import SMALL, save_small_model, write_pictures
+
+from occany_core import OccAnyConfig, OccAnyError, View, load_model, predict, rigid
+from occany_core.cli.picture_files import read_picture
+from occany_core.config import with_overrides
+from occany_core.errors import InputError
+from occany_core.results import POINT, check_folder, load_grid, load_scene, save_scene
+
+
+@pytest.fixture(scope="module")
+def config():
+    return with_overrides(OccAnyConfig(), list(SMALL))
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory, config):
+    model = load_model(save_small_model(tmp_path_factory.mktemp("weights")), "cpu")
+    pictures = write_pictures(tmp_path_factory.mktemp("pictures"), 2)
+    views = [
+        View(read_picture(path), "front/../left", float(index))
+        for index, path in enumerate(sorted(pictures.iterdir()))
+    ]
+    return predict(model, [[view] for view in views], config)
+
+
+def read_points(path):
+    """Read a binary PLY by its own header."""
+    header, data = path.read_bytes().split(b"end_header\n", 1)
+    lines = header.decode().splitlines()
+    assert lines[:2] == ["ply", "format binary_little_endian 1.0"]
+    kinds = {"float": "<f4", "uchar": "u1"}
+    fields = [line.split()[1:] for line in lines if line.startswith("property")]
+    dtype = np.dtype([(name, kinds[kind]) for kind, name in fields])
+    assert dtype == POINT
+    points = np.frombuffer(data, dtype)
+    assert len(points) == int(lines[2].split()[-1])
+    return points
+
+
+def test_everything_is_read_back(scene, config, tmp_path):
+    save_scene(tmp_path / "deep" / "result", scene, config, "a title", ["one.png", "two.png"])
+    saved = load_scene(tmp_path / "deep" / "result")
+    assert saved.title == "a title"
+    assert saved.captions == ("one.png", "two.png")
+    assert saved.grid.spec == scene.grid.spec
+    np.testing.assert_array_equal(saved.grid.probability, scene.grid.probability)
+    np.testing.assert_array_equal(saved.grid.completed, scene.grid.completed)
+    np.testing.assert_array_equal(np.stack(saved.pictures), scene.rgb)
+    view = saved.poses["views"][1]
+    np.testing.assert_allclose(view["world_from_cam"], scene.cameras.world_from_cam[1], atol=1e-6)
+    np.testing.assert_allclose(view["K"], scene.cameras.K[1], rtol=1e-6)
+    assert (view["stamp"], view["view_set"]) == (1.0, 1)
+    assert all("/" not in path.name for path in (tmp_path / "deep" / "result" / "views").iterdir())
+
+
+def test_points_are_the_confident_ones_in_the_grid_frame(scene, config, tmp_path):
+    save_scene(tmp_path / "result", scene, config)
+    points = read_points(tmp_path / "result" / "points.ply")
+    kept = scene.observed.confidence > config.voxels.min_confidence
+    kept &= scene.observed.points_cam.norm(dim=-1) < config.voxels.max_range
+    seen = points[points["rendered"] == 0]
+    assert len(seen) == int(kept.sum()) > 0
+    expected = rigid.apply(scene.grid_from_world, scene.observed.points_world[kept]).numpy()
+    np.testing.assert_array_equal(np.stack([seen["x"], seen["y"], seen["z"]], 1), expected)
+    colours = np.stack([seen["red"], seen["green"], seen["blue"]], 1)
+    np.testing.assert_array_equal(colours, scene.rgb[kept.numpy()])
+    np.testing.assert_array_equal(seen["confidence"], scene.observed.confidence[kept].numpy())
+    assert (points["rendered"] == 1).any()
+
+
+def test_an_earlier_result_is_replaced_and_other_files_are_not(scene, config, tmp_path):
+    save_scene(tmp_path / "result", scene, config, "first")
+    save_scene(tmp_path / "result", scene, config, "second")
+    assert load_scene(tmp_path / "result").title == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+    (tmp_path / "result" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt"):
+        save_scene(tmp_path / "result", scene, config, "third")
+    assert load_scene(tmp_path / "result").title == "second"
+
+
+def test_a_failure_in_the_middle_leaves_the_earlier_result(scene, config, tmp_path):
+    save_scene(tmp_path / "result", scene, config, "first")
+    with pytest.raises(InputError, match="3 captions"):
+        save_scene(tmp_path / "result", scene, config, "second", ["a", "b", "c"])
+    assert load_scene(tmp_path / "result").title == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+def test_a_disk_that_refuses_is_one_sentence(scene, config, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OccAnyError, match=r"cannot write the result to .*result"):
+        save_scene(tmp_path / "file" / "result", scene, config)
+    long = tmp_path / ("x" * 300)
+    with pytest.raises(OccAnyError, match=r"cannot use the output folder .*too long"):
+        save_scene(long, scene, config)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_places_that_cannot_hold_a_result_are_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="not a folder"):
+        check_folder(tmp_path / "file")
+    with pytest.raises(InputError, match="other files"):
+        check_folder(tmp_path)
+    check_folder(tmp_path / "new")
+
+
+def changed_grid(path, **changes):
+    with np.load(path) as content:
+        arrays = dict(content.items()) | changes
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+
+
+def test_damaged_grids_are_refused(scene, config, tmp_path):
+    save_scene(tmp_path / "result", scene, config)
+    path = tmp_path / "result" / "grid.npz"
+    whole = path.read_bytes()
+    for damaged, message in (
+        (b"", "not a grid"),
+        (b"text", "not a grid"),
+        (whole[:200], "not a grid"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=message):
+            load_grid(path)
+    for changes, message in (
+        ({"completed": None}, "has no completed"),
+        ({"probability": np.zeros((2, 2, 2), np.int8)}, "other types or shapes"),
+        ({"probability": np.zeros((20, 20, 8), np.float32)}, "other types or shapes"),
+        ({"format": np.int64(99)}, "other types or shapes|version"),
+    ):
+        path.write_bytes(whole)
+        changed_grid(path, **changes)
+        with pytest.raises(InputError, match=message):
+            load_grid(path)
+    with pytest.raises(InputError, match="cannot read"):
+        load_grid(tmp_path / "none.npz")
+
+
+def test_damaged_poses_are_refused(scene, config, tmp_path):
+    save_scene(tmp_path / "result", scene, config)
+    path = tmp_path / "result" / "poses.json"
+    content = json.loads(path.read_text())
+    for text in ("{", "[]", json.dumps({**content, "views": [{}]})):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"poses\.json"):
+            load_scene(tmp_path / "result")
+    path.write_text(json.dumps(content))
+    (tmp_path / "result" / content["views"][0]["picture"]).unlink()
+    with pytest.raises(InputError, match="cannot read"):
+        load_scene(tmp_path / "result")
