@@ -9,10 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def pinhole(focal_px: Float[Tensor, "*batch"], height: int, width: int) -> Float[Tensor, "*batch 3 3"]:
+def pinhole(
+    focal_px: Float[Tensor, "*batch"], height: int, width: int
+) -> Float[Tensor, "*batch 3 3"]:
     """Return K with one focal length and the principal point (width / 2, height / 2).
 
-    That is the released convention for uncalibrated cameras: half a pixel off the true centre (spec 9).
+    That is the released convention for uncalibrated cameras: half a pixel off the true centre
+    (spec 9).
     """
     K = torch.zeros(*focal_px.shape, 3, 3, dtype=focal_px.dtype, device=focal_px.device)
     K[..., 0, 0] = K[..., 1, 1] = focal_px
@@ -20,7 +23,9 @@ def pinhole(focal_px: Float[Tensor, "*batch"], height: int, width: int) -> Float
     return K
 
 
-def pixel_grid(height: int, width: int, device: torch.device | str = "cpu") -> Float[Tensor, "height width 2"]:
+def pixel_grid(
+    height: int, width: int, device: torch.device | str = "cpu"
+) -> Float[Tensor, "height width 2"]:
     """Return (u, v) of every pixel centre."""
     v, u = torch.meshgrid(
         torch.arange(height, device=device, dtype=torch.float32),
@@ -39,7 +44,9 @@ def project(
     return torch.stack(((fx * x + cx * z) / (z + 1e-8), (fy * y + cy * z) / (z + 1e-8)), dim=-1)
 
 
-def rays(K: Float[Tensor, "*batch 3 3"], height: int, width: int) -> Float[Tensor, "*batch height width 3"]:
+def rays(
+    K: Float[Tensor, "*batch 3 3"], height: int, width: int
+) -> Float[Tensor, "*batch height width 3"]:
     """Return the ray through every pixel centre, with z = 1."""
     u, v = pixel_grid(height, width, K.device).unbind(-1)
     fx, fy, cx, cy = (K[..., i, j, None, None] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
@@ -54,7 +61,9 @@ def backproject(
     return rays(K, *depth.shape[-2:]) * depth[..., None]
 
 
-def resize(K: Float[Tensor, "*batch 3 3"], scale_x: float, scale_y: float) -> Float[Tensor, "*batch 3 3"]:
+def resize(
+    K: Float[Tensor, "*batch 3 3"], scale_x: float, scale_y: float
+) -> Float[Tensor, "*batch 3 3"]:
     """Return K of the picture resized by the given factors."""
     scaled = K.clone()
     scaled[..., 0, 0] *= scale_x

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of the pipeline: one tree of frozen dataclasses, YAML in, YAML out.
 
-YAML files, command-line `--set` options and ROS parameters are three views of this tree. The meaning and
-unit of a field stand in its `Annotated` text, from which help, descriptors and tables are made. The
-architecture of a network is not here: it belongs to the checkpoint (`occany_core.network.NetworkConfig`).
+YAML files, command-line `--set` options and ROS parameters are three views of this tree. The
+meaning and unit of a field stand in its `Annotated` text, from which help, descriptors and tables
+are made. The architecture of a network is not here: it belongs to the checkpoint
+(`occany_core.network.NetworkConfig`).
 """
 
 import dataclasses
@@ -30,7 +31,8 @@ class ImagesConfig:
     """Preparation of pictures."""
 
     width: Annotated[
-        int, "long side of the network's picture [px], a multiple of 16; 0 takes the checkpoint's own"
+        int,
+        "long side of the network's picture [px], a multiple of 16; 0 takes the checkpoint's own",
     ] = 0
 
     def __post_init__(self) -> None:
@@ -66,10 +68,12 @@ class CalibrationConfig:
 
     use: Annotated[
         Literal["off", "auto", "required"],
-        "intrinsics and extrinsics given with the views: ignore, use when present, or insist on them",
+        "intrinsics and extrinsics given with the views: ignore, use when present, or "
+        "insist on them",
     ] = "auto"
     camera_height: Annotated[
-        float, "height of the reference camera above the ground [m]; used when extrinsics are unknown"
+        float,
+        "height of the reference camera above the ground [m]; used when extrinsics are unknown",
     ] = 1.6
     camera_pitch_deg: Annotated[
         float, "downward pitch of the reference camera [deg]; used when extrinsics are unknown"
@@ -102,7 +106,9 @@ class NovelViewsConfig:
 
     steps: Annotated[int, "rendered positions ahead of each observed view; 0 renders none"] = 1
     forward_step: Annotated[float, "distance between these positions [m]"] = 3.0
-    yaw_deg: Annotated[float, "turn of the two side views at each position [deg]; 0 omits them"] = 0.0
+    yaw_deg: Annotated[
+        float, "turn of the two side views at each position [deg]; 0 omits them"
+    ] = 0.0
     lateral: Annotated[float, "sideways shift of the two side views [m]"] = 2.0
     max_views: Annotated[int, "most views rendered per cycle, evenly thinned; 0 sets no limit"] = 0
     chunk: Annotated[int, "views rendered together; changes memory use, not results"] = 12
@@ -112,7 +118,10 @@ class NovelViewsConfig:
         _require(self.max_views >= 0, "novel_views.max_views", self.max_views, "0 or positive")
         _require(self.chunk >= 1, "novel_views.chunk", self.chunk, "at least 1")
         _require(
-            0 <= self.yaw_deg <= 180, "novel_views.yaw_deg", self.yaw_deg, "between 0 and 180 degrees"
+            0 <= self.yaw_deg <= 180,
+            "novel_views.yaw_deg",
+            self.yaw_deg,
+            "between 0 and 180 degrees",
         )
 
 
@@ -124,17 +133,27 @@ class VoxelsConfig:
     origin: Annotated[
         tuple[float, float, float], "minimum corner of the grid in the grid frame [m]"
     ] = (-40.0, -40.0, -1.0)
-    shape: Annotated[tuple[int, int, int], "cells along x (forward), y (left), z (up)"] = (200, 200, 16)
+    shape: Annotated[tuple[int, int, int], "cells along x (forward), y (left), z (up)"] = (
+        200,
+        200,
+        16,
+    )
     method: Annotated[
         Literal["cell", "trilinear"],
-        "cell: the voxel that holds a point; trilinear: its eight lattice neighbours, as published",
+        "cell: the voxel that holds a point; trilinear: its eight lattice neighbours, as "
+        "published",
     ] = "cell"
     min_confidence: Annotated[float, "least confidence of observed points, in (1, inf)"] = 1.05
-    min_confidence_novel: Annotated[float, "least confidence of rendered points, in (1, inf)"] = 1.05
-    max_range: Annotated[float, "points farther than this from their camera are dropped [m]"] = 60.0
+    min_confidence_novel: Annotated[float, "least confidence of rendered points, in (1, inf)"] = (
+        1.05
+    )
+    max_range: Annotated[float, "points farther than this from their camera are dropped [m]"] = (
+        60.0
+    )
     ground_tolerance: Annotated[
         float,
-        "points lower than this above the rig's level ground are moved along their ray onto it [m]; "
+        "points lower than this above the rig's level ground are moved along their ray "
+        "onto it [m]; "
         "0 leaves all points as predicted",
     ] = 0.3
     pass_weight: Annotated[
@@ -159,7 +178,10 @@ class VoxelsConfig:
         )
         _require(self.max_range > 0, "voxels.max_range", self.max_range, "positive")
         _require(
-            self.ground_tolerance >= 0, "voxels.ground_tolerance", self.ground_tolerance, "0 or positive"
+            self.ground_tolerance >= 0,
+            "voxels.ground_tolerance",
+            self.ground_tolerance,
+            "0 or positive",
         )
         _require(self.pass_weight >= 0, "voxels.pass_weight", self.pass_weight, "0 or positive")
         _require(
@@ -253,7 +275,9 @@ def _coerce(setting: Setting, value: object, place: str) -> Scalar:
     return value
 
 
-def from_flat(values: dict[str, object], base: OccAnyConfig | None = None, place: str = "") -> OccAnyConfig:
+def from_flat(
+    values: dict[str, object], base: OccAnyConfig | None = None, place: str = ""
+) -> OccAnyConfig:
     """Build a config from dotted paths.
 
     Args:
@@ -270,12 +294,15 @@ def from_flat(values: dict[str, object], base: OccAnyConfig | None = None, place
     for path, value in values.items():
         if path not in known:
             close = difflib.get_close_matches(path, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else "; `occany config` lists all settings"
+            hint = (
+                f"; did you mean {close[0]}?" if close else "; `occany config` lists all settings"
+            )
             raise ConfigError(f"unknown setting {path!r}{f' in {place}' if place else ''}{hint}")
         group, leaf = path.split(".")
         changes.setdefault(group, {})[leaf] = _coerce(known[path], value, place)
     groups = {
-        group: dataclasses.replace(getattr(base, group), **leaves) for group, leaves in changes.items()
+        group: dataclasses.replace(getattr(base, group), **leaves)
+        for group, leaves in changes.items()
     }
     return dataclasses.replace(base, **groups)
 
@@ -327,7 +354,9 @@ def with_overrides(config: OccAnyConfig, assignments: list[str]) -> OccAnyConfig
     for assignment in assignments:
         path, separator, text = assignment.partition("=")
         if not separator:
-            raise ConfigError(f"--set {assignment!r} has no '='; write for example voxels.resolution=0.2")
+            raise ConfigError(
+                f"--set {assignment!r} has no '='; write for example voxels.resolution=0.2"
+            )
         values[path.strip()] = yaml.safe_load(text)
     return from_flat(values, config, "--set")
 

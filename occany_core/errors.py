@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The exceptions a caller can meet.
 
-Each message names the value, the place and the remedy. Catch `OccAnyError` to catch them all; anything
-else that escapes the library is a bug of ours.
+Each message names the value, the place and the remedy. Catch `OccAnyError` to catch them all;
+anything else that escapes the library is a bug of ours.
 """
 
 

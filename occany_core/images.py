@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures -> network input with matching K (spec 2).
 
-uint8 RGB of any size in; one batch of equal size out, values in [-1, 1]. The first picture of a scene sets
-the size for all of them.
+uint8 RGB of any size in; one batch of equal size out, values in [-1, 1]. The first picture of a
+scene sets the size for all of them.
 """
 
 from dataclasses import dataclass
@@ -53,29 +53,40 @@ def check_picture(rgb: np.ndarray, place: str) -> None:
     Raises:
         InputError: Naming the place, what is wrong and what is expected.
     """
-    if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+    if (
+        not isinstance(rgb, np.ndarray)
+        or rgb.dtype != np.uint8
+        or rgb.ndim != 3
+        or rgb.shape[2] != 3
+    ):
         got = f"{rgb.dtype} {rgb.shape}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
         raise InputError(f"{place}: picture is {got}; expected a uint8 array of shape (H, W, 3)")
     height, width = rgb.shape[:2]
     if min(height, width) < STRIDE or height * width > MAX_PIXELS:
         raise InputError(
-            f"{place}: picture is {width}x{height}; its sides must be at least {STRIDE} px and it may "
+            f"{place}: picture is {width}x{height}; its sides must be at least {STRIDE} px "
+            "and it may "
             f"have at most {MAX_PIXELS // 1_000_000} megapixels"
         )
 
 
 def network_size(height: int, width: int, long_side: int) -> tuple[int, int]:
-    """Return (height, width) of the network's picture for a scene whose first picture has this size.
+    """Return the network's (height, width) for a scene whose first picture has this size.
 
-    The long side becomes `long_side`, the short side the nearest multiple of 16 (halves up, at least 16).
+    The long side becomes `long_side`, the short side the nearest multiple of 16 (halves up, at
+    least 16).
     """
     short, long = sorted((height, width))
     # Integer form of 16 * floor(short * long_side / long / 16 + 0.5).
-    short_side = max(STRIDE, STRIDE * ((2 * short * long_side + STRIDE * long) // (2 * STRIDE * long)))
+    short_side = max(
+        STRIDE, STRIDE * ((2 * short * long_side + STRIDE * long) // (2 * STRIDE * long))
+    )
     return (short_side, long_side) if width >= height else (long_side, short_side)
 
 
-def fit(rgb: UInt8[np.ndarray, "H W 3"], height: int, width: int) -> tuple[np.ndarray, float, int, int]:
+def fit(
+    rgb: UInt8[np.ndarray, "H W 3"], height: int, width: int
+) -> tuple[np.ndarray, float, int, int]:
     """Resize until the target is covered, then crop its centre (spec 2, demo path).
 
     Returns:
@@ -84,7 +95,9 @@ def fit(rgb: UInt8[np.ndarray, "H W 3"], height: int, width: int) -> tuple[np.nd
     source_height, source_width = rgb.shape[:2]
     one = np.float32
     scale = max(one(width) / one(source_width), one(height) / one(source_height)) + one(1e-8)
-    new_width, new_height = (int(np.floor(one(side) * scale)) for side in (source_width, source_height))
+    new_width, new_height = (
+        int(np.floor(one(side) * scale)) for side in (source_width, source_height)
+    )
     filter_ = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
     picture = Image.fromarray(rgb).resize((new_width, new_height), filter_)
     left, top = max(int((new_width - width) / 2), 0), max(int((new_height - height) / 2), 0)
@@ -96,8 +109,8 @@ def prepare(views: list[View], long_side: int) -> ImageBatch:
     """Bring the pictures of a scene to one network size.
 
     Args:
-        views: At least one view; the first sets the size. A portrait picture in a landscape scene (or the
-            reverse) is cropped to the scene's shape.
+        views: At least one view; the first sets the size. A portrait picture in a landscape
+            scene (or the reverse) is cropped to the scene's shape.
         long_side: Long side of the network's picture [px], a multiple of 16.
 
     Raises:
@@ -118,14 +131,17 @@ def prepare(views: list[View], long_side: int) -> ImageBatch:
     return ImageBatch((images - 0.5) / 0.5, rgb, tuple(intrinsics))
 
 
-def _network_intrinsics(view: View, index: int, scale: float, left: int, top: int) -> Tensor | None:
+def _network_intrinsics(
+    view: View, index: int, scale: float, left: int, top: int
+) -> Tensor | None:
     if view.K is None:
         return None
     K = torch.as_tensor(np.asarray(view.K, dtype=np.float32))
     usable = K.shape == (3, 3) and bool(torch.isfinite(K).all()) and K[0, 0] > 0 and K[1, 1] > 0
     if not usable:
         raise InputError(
-            f"view {index} ({view.camera or 'unnamed camera'}): K is {view.K!r}; it must be a finite 3 x 3 "
+            f"view {index} ({view.camera or 'unnamed camera'}): K is {view.K!r}; it must be "
+            "a finite 3 x 3 "
             "matrix with positive focal lengths, or None for an uncalibrated camera"
         )
     return camera.crop(camera.resize(K, scale, scale), left, top)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Poses -> virtual poses, and known points drawn into them (paper 3.4, spec 10 and 11).
 
-Every observed view spawns a straight line of views ahead of it, and pairs of turned and shifted copies.
-Known points are drawn one pixel each; the nearest wins. `B` scenes, `V` observed and `R` novel views.
+Every observed view spawns a straight line of views ahead of it, and pairs of turned and shifted
+copies. Known points are drawn one pixel each; the nearest wins. `B` scenes, `V` observed and `R`
+novel views.
 """
 
 from dataclasses import dataclass
@@ -30,20 +31,26 @@ def propose_views(
 ) -> ProposedViews:
     """Place novel views around the observed ones (test-time view augmentation).
 
-    Order: all straight views (by observed view, then step), then the copies shifted and turned to the
-    right, then those to the left. At most `config.max_views`, evenly thinned.
+    Order: all straight views (by observed view, then step), then the copies shifted and turned
+        to the right, then those to the left. At most `config.max_views`, evenly thinned.
     """
     num_views = len(world_from_cam)
     device = world_from_cam.device
     steps = torch.arange(1, config.steps + 1, dtype=torch.float32)
-    ahead = torch.stack([rigid.shift(z=float(step) * config.forward_step) for step in steps]) if config.steps else torch.zeros(0, 4, 4)
+    ahead = (
+        torch.stack([rigid.shift(z=float(step) * config.forward_step) for step in steps])
+        if config.steps
+        else torch.zeros(0, 4, 4)
+    )
     straight = (world_from_cam[:, None] @ ahead.to(device)).flatten(0, 1)
     poses = [straight]
     if config.yaw_deg > 0:
         for side in (1.0, -1.0):
             turn = rigid.yaw(torch.tensor(side * config.yaw_deg).deg2rad())
             poses.append(straight @ (rigid.shift(x=side * config.lateral) @ turn).to(device))
-    owner = torch.arange(num_views, device=device).repeat_interleave(config.steps).repeat(len(poses))
+    owner = (
+        torch.arange(num_views, device=device).repeat_interleave(config.steps).repeat(len(poses))
+    )
     views = ProposedViews(torch.cat(poses), owner)
     if config.max_views and len(owner) > config.max_views:
         kept = torch.linspace(0, len(owner) - 1, config.max_views).round().long().to(device)
@@ -60,11 +67,12 @@ def nearest_points(
 ) -> tuple[Int[Tensor, "height width"], Float[Tensor, "P 3"]]:
     """Draw points into one view with a z-buffer.
 
-    A point covers the pixel nearest to its projection (halves to even); points at or behind the camera
-    vanish. Ties go to the lower index.
+    A point covers the pixel nearest to its projection (halves to even); points at or behind the
+    camera vanish. Ties go to the lower index.
 
     Returns:
-        The index of the winning point per pixel, -1 where none falls; and all points in the view's frame.
+        The index of the winning point per pixel, -1 where none falls; and all points in the view's
+        frame.
     """
     points_cam = (points_world - world_from_cam[:3, 3]) @ world_from_cam[:3, :3]
     pixels = camera.project(K, points_cam).round()
@@ -88,7 +96,7 @@ def project_points(
     K: Float[Tensor, "B R 3 3"],
     world_from_cam: Float[Tensor, "B R 4 4"],
 ) -> Float[Tensor, "B R C+6 H W"]:
-    """Draw the points of all observed views into every novel view, with their features (spec 11.2).
+    """Draw all observed points into every novel view, with their features (spec 11.2).
 
     Args:
         points_world: Source points; all are drawn, whatever their confidence.
@@ -97,8 +105,8 @@ def project_points(
         world_from_cam: Of the novel views.
 
     Returns:
-        Per pixel the winning point in the novel camera, the same in the world, and its features; zero
-        where no point falls.
+        Per pixel the winning point in the novel camera, the same in the world, and its features;
+        zero where no point falls.
     """
     scenes, novel = K.shape[:2]
     height, width = points_world.shape[2:4]
@@ -125,7 +133,7 @@ def source_features(
     confidence: Float[Tensor, "B V H W"],
     segmentation: tuple[Float[Tensor, "B V C s s"], ...],
 ) -> Float[Tensor, "B V C H W"]:
-    """Stack what every source pixel carries: colour in [-1, 1], confidence - 1, segmentation features."""
+    """Stack what source pixels carry: colour in [-1, 1], confidence - 1, segmentation."""
     sizes, shape = images.shape[:2], images.shape[-2:]
     levels = [
         F.interpolate(

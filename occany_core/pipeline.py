@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures -> Scene: the whole chain, readable top to bottom.
 
-`reconstruct` takes view sets (all pictures of a rig at one instant; one picture each for a single camera),
-oldest first. World is the optical frame of the first view; grid and rig have body axes. Metres.
+`reconstruct` takes view sets (all pictures of a rig at one instant; one picture each for a single
+camera), oldest first. World is the optical frame of the first view; grid and rig have body axes.
+Metres.
 """
 
 import time
@@ -15,7 +16,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from occany_core import camera, pointmaps, rigid
+from occany_core import pointmaps, rigid
 from occany_core.checkpoints import Model
 from occany_core.config import CalibrationConfig, OccAnyConfig
 from occany_core.errors import InputError
@@ -82,7 +83,8 @@ def encode(model: Model, views: list[View], config: OccAnyConfig) -> EncodedSet:
     """Prepare and encode one view set.
 
     Raises:
-        InputError: No views, an unusable picture or K, or calibration that is required and missing.
+        InputError: No views, an unusable picture or K, or calibration that is required and
+            missing.
     """
     _check_calibration(views, config.calibration)
     batch = prepare(views, config.images.width or model.network.config.picture_width)
@@ -97,14 +99,18 @@ def _check_calibration(views: list[View], calibration: CalibrationConfig) -> Non
         missing = [name for name in ("K", "rig_from_cam") if getattr(view, name) is None]
         if missing:
             raise InputError(
-                f"view {index} ({view.camera or 'unnamed camera'}) has no {' and no '.join(missing)}, but "
+                f"view {index} ({view.camera or 'unnamed camera'}) has no "
+                f"{' and no '.join(missing)}, but "
                 "calibration.use is required; give it, or set calibration.use to auto"
             )
 
 
 @torch.inference_mode()
 def reconstruct(
-    model: Model, sets: list[EncodedSet], config: OccAnyConfig, timings: dict[str, float] | None = None
+    model: Model,
+    sets: list[EncodedSet],
+    config: OccAnyConfig,
+    timings: dict[str, float] | None = None,
 ) -> Scene:
     """Turn encoded view sets into a scene.
 
@@ -123,7 +129,9 @@ def reconstruct(
     views = [view for one in sets for view in one.views]
     set_index = [index for index, one in enumerate(sets) for _ in one.views]
     if len({one.tokens.grid for one in sets}) > 1:
-        raise InputError("the view sets of a window have different picture sizes; reset the stream")
+        raise InputError(
+            "the view sets of a window have different picture sizes; reset the stream"
+        )
     tokens = Tokens.joined([one.tokens for one in sets])
     with watch.stage("memory"):
         memory, _ = model.network.update_memory(tokens)
@@ -132,7 +140,9 @@ def reconstruct(
     with watch.stage("cameras"):
         seen, cameras, world_from_rig, frame_source = _locate(sets, raw, config)
     with watch.stage("novel_views"):
-        novel, novel_cameras = _render_novel(model, sets, (tokens, memory, raw), (seen, cameras), config)
+        novel, novel_cameras = _render_novel(
+            model, sets, (tokens, memory, raw), (seen, cameras), config
+        )
     with watch.stage("voxels"):
         anchor = 0 if config.window.anchor == "oldest" else len(sets) - 1
         grid_from_world = rigid.invert(world_from_rig[anchor])
@@ -158,7 +168,7 @@ def reconstruct(
 def _locate(
     sets: list[EncodedSet], raw: RawMaps, config: OccAnyConfig
 ) -> tuple[Pointmaps, Cameras, Float[Tensor, "S 4 4"], str]:
-    """Find all cameras, from calibration where it is known and wanted, else from the prediction."""
+    """Find all cameras: from calibration where known and wanted, else as predicted."""
     predicted = pointmaps.of_scene(raw)
     device = predicted.points_cam.device
     views = [view for one in sets for view in one.views]
@@ -167,12 +177,16 @@ def _locate(
     has_K = use and all(K is not None for K in intrinsics)
     has_mounting = use and has_K and all(view.rig_from_cam is not None for view in views)
     if not has_K:
-        cameras = estimate_cameras(predicted.points_world, predicted.points_cam, predicted.confidence)
+        cameras = estimate_cameras(
+            predicted.points_world, predicted.points_cam, predicted.confidence
+        )
         return predicted, cameras, *_rigs_from_first_cameras(sets, cameras, config.calibration)
     K = torch.stack(intrinsics).to(device)
     if not has_mounting:
         seen = pointmaps.calibrate(predicted, K, None)
-        poses = estimate_cameras(seen.points_world, seen.points_cam, seen.confidence).world_from_cam
+        poses = estimate_cameras(
+            seen.points_world, seen.points_cam, seen.confidence
+        ).world_from_cam
         cameras = Cameras(K, poses)
         return seen, cameras, *_rigs_from_first_cameras(sets, cameras, config.calibration)
     rig_from_cam = torch.stack(
@@ -193,7 +207,10 @@ def _rigs_from_first_cameras(
     known = [one.views[0].rig_from_cam for one in sets]
     is_known = calibration.use != "off" and all(mounting is not None for mounting in known)
     rig_from_cam = torch.stack(
-        [torch.as_tensor(np.asarray(mounting, np.float32)) if is_known else assumed for mounting in known]
+        [
+            torch.as_tensor(np.asarray(mounting, np.float32)) if is_known else assumed
+            for mounting in known
+        ]
     )
     firsts = torch.tensor([0, *np.cumsum([len(one.views) for one in sets])[:-1]])
     device = cameras.world_from_cam.device
@@ -255,13 +272,15 @@ def _voxelise(
     return fuse(observed, rendered, voxels)
 
 
-def predict(model: Model, view_sets: list[list[View]], config: OccAnyConfig | None = None) -> Scene:
+def predict(
+    model: Model, view_sets: list[list[View]], config: OccAnyConfig | None = None
+) -> Scene:
     """Turn pictures into a scene in one call.
 
     Args:
         model: From `load_model`.
-        view_sets: Oldest first. One set of several views is a surround rig at one instant; several sets of
-            one view are a sequence; one set of one view is monocular.
+        view_sets: Oldest first. One set of several views is a surround rig at one instant;
+            several sets of one view are a sequence; one set of one view is monocular.
         config: Settings; the defaults if None.
 
     Raises:

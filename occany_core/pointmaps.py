@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pointmaps: what the network predicts per pixel, and how known calibration corrects it.
 
-World is the optical frame of the reference view (x right, y down, z forward), metres. `V` views, `H W` pixels.
+World is the optical frame of the reference view (x right, y down, z forward), metres. `V` views,
+`H W` pixels.
 """
 
 from dataclasses import dataclass
@@ -49,13 +50,14 @@ def calibrate(
 ) -> Pointmaps:
     """Put predicted points on the rays of known cameras.
 
-    The depth of a predicted point is kept, its direction replaced: the network has to guess the field of
-    view of a picture, a calibration knows it.
+    The depth of a predicted point is kept, its direction replaced: the network has to guess the
+    field of view of a picture, a calibration knows it.
 
     Args:
         predicted: From the network.
         K: Intrinsics [px] at the pictures' size.
-        world_from_cam: True poses, from which world points then follow; None keeps the predicted ones.
+        world_from_cam: True poses, from which world points then follow; None keeps the
+            predicted ones.
     """
     depth = predicted.points_cam[..., 2].clamp_min(0)
     points_cam = camera.backproject(K, depth)

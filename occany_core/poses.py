@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pointmaps -> focal length and world_from_cam of every view (spec 9).
 
-World is the optical frame of the reference view. The reference view's own pose is estimated like the
-others and stays close to, but not exactly, the identity. `B` scenes, `V` views.
+World is the optical frame of the reference view. The reference view's own pose is estimated like
+the others and stays close to, but not exactly, the identity. `B` scenes, `V` views.
 """
 
 from dataclasses import dataclass
@@ -34,8 +34,8 @@ class Cameras:
 def estimate_focal(points_cam: Float[Tensor, "B H W 3"]) -> Float[Tensor, " B"]:
     """Fit one focal length [px] to a pointmap in its own camera frame.
 
-    Ten steps of a re-weighted least-squares fit with the principal point at (W / 2, H / 2) and an integer
-    pixel grid, not below 0.
+    Ten steps of a re-weighted least-squares fit with the principal point at (W / 2, H / 2) and an
+    integer pixel grid, not below 0.
     """
     height, width = points_cam.shape[1:3]
     grid = camera.pixel_grid(height, width, points_cam.device)
@@ -80,19 +80,24 @@ def estimate_cameras(
     focal_px = estimate_focal(points_cam[:1])
     if not (bool(torch.isfinite(focal_px)) and focal_px.item() > 0):
         raise DegenerateGeometryError(
-            f"the predicted points of the reference view give a focal length of {focal_px.item()} px; "
+            "the predicted points of the reference view give a focal length of "
+            f"{focal_px.item()} px; "
             "give the camera's K, or check that the picture shows a scene and not a blank surface"
         )
     world_from_cam = register(points_world, points_cam, confidence)
     if not bool(torch.isfinite(world_from_cam).all()):
         raise DegenerateGeometryError(
-            "the predicted points determine no camera poses (not finite); check the pictures and weights"
+            "the predicted points determine no camera poses (not finite); check the "
+            "pictures and weights"
         )
-    return Cameras(camera.pinhole(focal_px, height, width).expand(len(points_cam), 3, 3), world_from_cam)
+    return Cameras(
+        camera.pinhole(focal_px, height, width).expand(len(points_cam), 3, 3), world_from_cam
+    )
 
 
 def pose_from_encoding(encoding: Float[Tensor, "*batch 7"]) -> Float[Tensor, "*batch 4 4"]:
-    """Turn the pose head's translation [m] and quaternion (real first, any length) into world_from_cam."""
+    """Turn the pose head's translation [m] and quaternion (real first, any length) into "
+    "world_from_cam."""
     w, x, y, z = encoding[..., 3:].unbind(-1)
     scale = 2 / (encoding[..., 3:] ** 2).sum(dim=-1)
     rows = (

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the rig is: known or assumed camera mountings -> world_from_rig.
 
-The rig frame has body axes (x forward, y left, z up) with its origin on the ground; world is the optical
-frame of the reference view. Metres.
+The rig frame has body axes (x forward, y left, z up) with its origin on the ground; world is the
+optical frame of the reference view. Metres.
 """
 
 import math
@@ -19,7 +19,7 @@ BODY_FROM_OPTICAL = ((0.0, 0.0, 1.0), (-1.0, 0.0, 0.0), (0.0, -1.0, 0.0))
 
 
 def grid_from_reference(camera_height: float, camera_pitch_deg: float) -> Float[Tensor, "4 4"]:
-    """Return the mounting of a camera at the given height that looks forward and down by the given pitch."""
+    """Return the mounting of a forward camera at this height, pitched down by this angle."""
     pitch = math.radians(camera_pitch_deg)
     cosine, sine = math.cos(pitch), math.sin(pitch)
     tilt = torch.tensor([[cosine, 0.0, sine], [0.0, 1.0, 0.0], [-sine, 0.0, cosine]])

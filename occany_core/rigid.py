@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rigid motions as 4 x 4 matrices named `a_from_b`: apply, invert, align. Metres, right-handed frames."""
+"""Rigid motions as 4 x 4 matrices named `a_from_b`: apply, invert, align. Metres, right-handed."""
 
 import torch
 from jaxtyping import Float
@@ -30,7 +30,7 @@ def compose(
 
 
 def yaw(angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 4 4"]:
-    """Turn a camera about its vertical (y) axis; a positive angle [rad] turns its view to the right."""
+    """Turn a camera about its y axis; a positive angle [rad] turns its view to the right."""
     cosine, sine, zero, one = angle.cos(), angle.sin(), angle * 0, angle * 0 + 1
     rows = (cosine, zero, sine, zero, one, zero, -sine, zero, cosine)
     rotation = torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
@@ -54,7 +54,9 @@ def align(
     a, b, w = points_a.double(), points_b.double(), weights.double()
     w = (w / w.sum(dim=-1, keepdim=True))[..., None]
     centre_a, centre_b = (w * a).sum(dim=-2), (w * b).sum(dim=-2)
-    covariance = (w * (a - centre_a[..., None, :])).transpose(-1, -2) @ (b - centre_b[..., None, :])
+    covariance = (w * (a - centre_a[..., None, :])).transpose(-1, -2) @ (
+        b - centre_b[..., None, :]
+    )
     u, _, vt = torch.linalg.svd(covariance)
     handed = torch.ones_like(centre_a)
     handed[..., 2] = torch.det(u @ vt).sign()

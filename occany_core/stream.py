@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Live use: a rolling window of view sets; a new set costs one encoding per new picture.
 
-The tokens of sets that stay in the window are reused; the scene memory is rebuilt from tokens, which is
-cheap beside encoding. Memory is bounded by the window.
+The tokens of sets that stay in the window are reused; the scene memory is rebuilt from tokens,
+which is cheap beside encoding. Memory is bounded by the window.
 """
 
 import logging
@@ -33,7 +33,7 @@ class Stream:
 
     @property
     def odom_from_rig(self) -> torch.Tensor | None:
-        """Pose of the newest rig since the last reset (4, 4) [m]; None while motion cannot be known."""
+        """Pose of the newest rig since the reset (4, 4) [m]; None for a window of one set."""
         return self._odom_from_rig if self.config.window.view_sets > 1 else None
 
     def add(self, views: list[View]) -> Scene:

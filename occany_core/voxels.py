@@ -2,7 +2,8 @@
 """Points -> VoxelGrid: voxelise, carve free space, fuse observed and rendered points (spec 8, 9).
 
 Points are in the grid frame (body axes x forward, y left, z up), metres. Cell (i, j, k) covers
-`origin + resolution * [i, i + 1) x [j, j + 1) x [k, k + 1)`. `P` points, `X Y Z` cells, `C` classes.
+`origin + resolution * [i, i + 1) x [j, j + 1) x [k, k + 1)`. `P` points, `X Y Z` cells, `C`
+classes.
 """
 
 from dataclasses import dataclass
@@ -69,12 +70,12 @@ class VoxelGrid:
     def occupied_centres(self) -> Float[np.ndarray, "P 3"]:
         """Return the centres of occupied cells [m]."""
         ijk = np.argwhere(self.occupied)
-        return (np.asarray(self.spec.origin) + (ijk + 0.5) * self.spec.resolution).astype(np.float32)
+        return (np.asarray(self.spec.origin) + (ijk + 0.5) * self.spec.resolution).astype(
+            np.float32
+        )
 
 
-def lattice_coordinates(
-    points: Float[Tensor, "P 3"], spec: VoxelGridSpec
-) -> Float[Tensor, "P 3"]:
+def lattice_coordinates(points: Float[Tensor, "P 3"], spec: VoxelGridSpec) -> Float[Tensor, "P 3"]:
     """Return (point - origin) / resolution in float32."""
     return (points - points.new_tensor(spec.origin)) / spec.resolution
 
@@ -102,7 +103,11 @@ def _corners(
     low = q.floor()
     rest = q - low
     low = low.long()
-    sides = ((1 - rest[:, 0], rest[:, 0]), (1 - rest[:, 1], rest[:, 1]), (1 - rest[:, 2], rest[:, 2]))
+    sides = (
+        (1 - rest[:, 0], rest[:, 0]),
+        (1 - rest[:, 1], rest[:, 1]),
+        (1 - rest[:, 2], rest[:, 2]),
+    )
     return [
         (low + low.new_tensor([a, b, c]), sides[0][a] * sides[1][b] * sides[2][c])
         for a, b, c in product((0, 1), repeat=3)
@@ -112,8 +117,8 @@ def _corners(
 def mark_trilinear(points: Float[Tensor, "P 3"], spec: VoxelGridSpec) -> Bool[Tensor, "X Y Z"]:
     """Mark every cell that gets a positive trilinear weight from some point.
 
-    Parity: the published grids treat cell i as the lattice node at its lower corner, so a point marks up
-    to eight cells and never the one below (spec 8).
+    Parity: the published grids treat cell i as the lattice node at its lower corner, so a
+        point marks up to eight cells and never the one below (spec 8).
     """
     marked = torch.zeros(spec.num_cells, dtype=torch.bool, device=points.device)
     for ijk, weight in _corners(points, spec):
@@ -142,8 +147,9 @@ def label_trilinear(
 ) -> UInt8[Tensor, "X Y Z"]:
     """Voxelise labelled points as published (spec 8).
 
-    Per corner offset the best weight x (confidence - 1) of each class counts, the eight offsets add up,
-    and the strongest class wins (lowest id on ties). Occupied cells without a usable label are `other`.
+    Per corner offset the best weight x (confidence - 1) of each class counts, the eight offsets
+    add up, and the strongest class wins (lowest id on ties). Occupied cells without a usable label
+    are `other`.
     """
     grid = torch.full((spec.num_cells,), classes.empty, dtype=torch.uint8, device=points.device)
     grid[mark_trilinear(points, spec).flatten()] = classes.other
@@ -155,7 +161,9 @@ def label_trilinear(
             index, inside = _flat_index(ijk, spec)
             best = torch.zeros_like(scores)
             score = (weight * (confidence - 1)).clamp_min(0)[inside]
-            best.scatter_reduce_(0, index * classes.num_classes + labels[inside].long(), score, "amax")
+            best.scatter_reduce_(
+                0, index * classes.num_classes + labels[inside].long(), score, "amax"
+            )
             scores += best
         scores = scores.view(-1, classes.num_classes)
         strongest = scores.argmax(dim=1)
@@ -165,7 +173,10 @@ def label_trilinear(
 
 
 def count_rays(
-    centres: Float[Tensor, "P 3"], points: Float[Tensor, "P 3"], spec: VoxelGridSpec, max_range: float
+    centres: Float[Tensor, "P 3"],
+    points: Float[Tensor, "P 3"],
+    spec: VoxelGridSpec,
+    max_range: float,
 ) -> Int[Tensor, "X Y Z"]:
     """Count the rays from camera centres to points that pass through each cell.
 
@@ -175,7 +186,10 @@ def count_rays(
     length = direction.norm(dim=-1, keepdim=True)
     direction = direction / length.clamp_min(1e-6)
     reach, order = (length[:, 0] - spec.resolution).sort(descending=True)
-    direction, start = direction[order] / spec.resolution, lattice_coordinates(centres, spec)[order]
+    direction, start = (
+        direction[order] / spec.resolution,
+        lattice_coordinates(centres, spec)[order],
+    )
     distances = torch.arange(
         0.5 * spec.resolution, max_range, spec.resolution, device=points.device
     )
@@ -192,9 +206,9 @@ def fill_flat_gaps(
 ) -> Float[Tensor, "P 3"]:
     """Return points between vertically neighbouring pixels of flat surfaces.
 
-    Far ground is seen at a grazing angle: from one picture row to the next it skips several cells. Where
-    two kept neighbours differ little in height (under one cell) and in range (under 1.7 times), points are
-    placed between them at most half a cell apart.
+    Far ground is seen at a grazing angle: from one picture row to the next it skips several cells.
+    Where two kept neighbours differ little in height (under one cell) and in range (under 1.7
+    times), points are placed between them at most half a cell apart.
     """
     near, far = points[1:].reshape(-1, 3), points[:-1].reshape(-1, 3)
     gap = (far - near).norm(dim=-1)
@@ -213,8 +227,8 @@ def snap_to_ground(
 ) -> Float[Tensor, "P 3"]:
     """Move points near or below the plane z = 0 along their viewing ray onto it.
 
-    Nothing is seen below the ground of a level street, so a point there is too far away; one less than
-    `tolerance` above it is most likely ground whose distance is a little off.
+    Nothing is seen below the ground of a level street, so a point there is too far away; one less
+    than `tolerance` above it is most likely ground whose distance is a little off.
     """
     drop = centres[2] - points[:, 2]
     on_ray = (points[:, 2] < tolerance) & (drop > 0.2 * centres[2])
@@ -238,9 +252,9 @@ def fuse(
 ) -> VoxelGrid:
     """Fuse observed and rendered points into one grid.
 
-    `cell`: a cell's probability weighs the points in it against the rays that pass through it; rendered
-    points may only fill cells that are unknown. `trilinear`: the published rule, all points together,
-    every touched cell occupied.
+    `cell`: a cell's probability weighs the points in it against the rays that pass through it;
+    rendered points may only fill cells that are unknown. `trilinear`: the published rule, all
+    points together, every touched cell occupied.
 
     Args:
         observed: Per view.

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our checkpoints: a safetensors file (or parts of it) and a JSON card beside it.
 
-The card holds the architecture, the recipe, metrics, licence and the sha256 of every part. Loading is
+The card holds the architecture, the recipe, metrics, licence and the sha256 of every part. Loading
+is
 strict: a missing, damaged or foreign file is an error, and nothing in it is executed.
 """
 
@@ -50,7 +51,8 @@ def choose_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(
-            f"runtime.device is {device}, but PyTorch sees no GPU; use cpu or auto, or install a CUDA build"
+            f"runtime.device is {device}, but PyTorch sees no GPU; use cpu or auto, or "
+            "install a CUDA build"
         )
     return torch.device(device)
 
@@ -65,7 +67,9 @@ def save_model(network: OccAnyNetwork, card: dict, path: Path, *, half: bool = F
         half: Store floating-point weights as float16.
     """
     dtype = torch.float16 if half else torch.float32
-    weights = {name: tensor.to(dtype).contiguous() for name, tensor in network.state_dict().items()}
+    weights = {
+        name: tensor.to(dtype).contiguous() for name, tensor in network.state_dict().items()
+    }
     save_file(weights, path)
     file = {"name": path.name, "sha256": _sha256(path)}
     content = {"format": CARD_FORMAT, **card, "network": network.config.to_dict(), "files": [file]}
@@ -76,8 +80,8 @@ def load_model(checkpoint: str | Path = "default", device: str = "auto") -> Mode
     """Load a checkpoint.
 
     Args:
-        checkpoint: `default` for the weights shipped with the package, or the path of a `.safetensors`
-            file with its `.json` card beside it.
+        checkpoint: `default` for the weights shipped with the package, or the path of a
+            `.safetensors` file with its `.json` card beside it.
         device: cpu, cuda, cuda:N or auto.
 
     Raises:
@@ -103,11 +107,13 @@ def load_model(checkpoint: str | Path = "default", device: str = "auto") -> Mode
 def _read_card(path: Path) -> dict:
     if not path.exists():
         raise CheckpointError(
-            f"there is no weights file {path}; give a .safetensors file or 'default' for the shipped weights"
+            f"there is no weights file {path}; give a .safetensors file or 'default' for "
+            "the shipped weights"
         )
     if path.suffix != ".safetensors":
         raise CheckpointError(
-            f"{path} is not a .safetensors file; only that format is loaded, because other formats can "
+            f"{path} is not a .safetensors file; only that format is loaded, because other "
+            "formats can "
             "run code"
         )
     card_path = path.with_suffix(".json")
@@ -131,7 +137,8 @@ def _read_part(path: Path, sha256: str) -> dict[str, torch.Tensor]:
     found = _sha256(path)
     if found != sha256:
         raise CheckpointError(
-            f"{path} has sha256 {found[:12]}..., its card says {sha256[:12]}...; it is damaged or belongs "
+            f"{path} has sha256 {found[:12]}..., its card says {sha256[:12]}...; it is "
+            "damaged or belongs "
             "to another card: copy or download it again"
         )
     try:

@@ -8,10 +8,10 @@ import argparse
 import sys
 
 import occany_core
-from occany_core.cli import config, inspect, predict, view
+from occany_core.cli import config, evaluate, inspect, predict, train, view
 from occany_core.errors import OccAnyError
 
-VERBS = (predict, view, inspect, config)
+VERBS = (predict, view, train, evaluate, inspect, config)
 """Modules with NAME, HELP, EXAMPLE, add_arguments(parser) and run(arguments)."""
 INTERRUPTED = 130
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Occupancy metrics: counts are summed over a data set, ratios are formed once at the end (spec 13)."""
+"""Occupancy metrics: counts are summed over a set, ratios formed once at the end (spec 13)."""
 
 from dataclasses import dataclass
 
@@ -53,5 +53,7 @@ def count_occupancy(
     """Count outcomes in the cells that are to be judged."""
     predicted, truth = predicted[valid], truth[valid]
     return OccupancyCounts(
-        int((predicted & truth).sum()), int((predicted & ~truth).sum()), int((~predicted & truth).sum())
+        int((predicted & truth).sum()),
+        int((predicted & ~truth).sum()),
+        int((~predicted & truth).sum()),
     )

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention and MLP, the parts of every transformer block here.
 
-Scale is 1/sqrt(head width); PyTorch chooses the kernel. `B` batch, `N` tokens, `M` keys, `D` width.
+Scale is 1/sqrt(head width); PyTorch chooses the kernel. `B` batch, `N` tokens, `M` keys, `D`
+width.
 """
 
 import torch
@@ -35,13 +36,15 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Float[Tensor, "B N D"], rotary: RotaryTable) -> Float[Tensor, "B N D"]:
-        query, key, value = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        query, key, value = (
+            split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1)
+        )
         attended = F.scaled_dot_product_attention(rotary.rotate(query), rotary.rotate(key), value)
         return self.proj(merge_heads(attended))
 
 
 class MemoryAttention(nn.Module):
-    """Cross-attention to keys and values that the scene memory already holds; no positions (spec 6.2)."""
+    """Cross-attention to keys and values that the memory holds; no positions (spec 6.2)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -62,7 +65,9 @@ class MemoryAttention(nn.Module):
 class Mlp(nn.Module):
     """Two affine maps around a GELU."""
 
-    def __init__(self, width: int, hidden: int, out: int | None = None, *, gelu: str = "none") -> None:
+    def __init__(
+        self, width: int, hidden: int, out: int | None = None, *, gelu: str = "none"
+    ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
         self.activation = nn.GELU(approximate=gelu)

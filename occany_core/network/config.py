@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Architecture of a network: one dataclass serves the shipped tiny model and the released 651 M one."""
+"""Architecture of a network: one dataclass for the shipped tiny model and the released 651 M."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -18,7 +18,8 @@ class TransformerDims:
     def __post_init__(self) -> None:
         if self.width % self.heads or (self.width // self.heads) % 4:
             raise ConfigError(
-                f"width {self.width} over {self.heads} heads gives {self.width / self.heads} per head; "
+                f"width {self.width} over {self.heads} heads gives "
+                f"{self.width / self.heads} per head; "
                 "rotary embedding needs a multiple of 4"
             )
 
@@ -35,12 +36,14 @@ class NetworkConfig:
     novel_view_encoder: TransformerDims | None = field(
         default=TransformerDims(width=768, depth=0, heads=16)
     )
-    """Depth 0 reproduces the released function (its blocks are dead); None has no rendering stage."""
+    """Depth 0 reproduces the released function (its blocks are dead); None has no rendering
+    stage."""
     modality_width: int = 256
     """Tokenizer channels per modality of the projected points."""
     patch_size: int = 16
     stem: str = "patch"
-    """patch: one strided convolution; convolutional: four small stages, for training from scratch."""
+    """patch: one strided convolution; convolutional: four small stages, for training from
+    scratch."""
     point_head: str = "linear"
     """linear: one map per patch; convolutional: up-sampler with a mean-scene prior."""
     point_activation: str = "linear"
@@ -61,7 +64,9 @@ class NetworkConfig:
             ("point_activation", self.point_activation, ("linear", "norm_exp")),
         ):
             if value not in known:
-                raise ConfigError(f"network {name} is {value!r}; it must be one of {', '.join(known)}")
+                raise ConfigError(
+                    f"network {name} is {value!r}; it must be one of {', '.join(known)}"
+                )
 
     def to_dict(self) -> dict:
         """Return plain JSON data."""
@@ -83,7 +88,9 @@ class NetworkConfig:
                 values["segmentation_dims"] = tuple(values["segmentation_dims"])
             return cls(**values)
         except TypeError as error:
-            raise ConfigError(f"the network description does not fit this version: {error}") from error
+            raise ConfigError(
+                f"the network description does not fit this version: {error}"
+            ) from error
 
 
 def tiny() -> NetworkConfig:

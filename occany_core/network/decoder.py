@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokens x scene memory -> features: `update` grows the memory, `render` reads it (spec 6).
 
-`B` scenes, `V` views, `T` = patch tokens + 1 pose token per view, `D` width, `L` layers. The pose token is
-token 0 of its view.
+`B` scenes, `V` views, `T` = patch tokens + 1 pose token per view, `D` width, `L` layers. The pose
+token is token 0 of its view.
 """
 
 import torch
@@ -113,8 +113,8 @@ class Decoder(nn.Module):
     ) -> tuple[Float[Tensor, "B V T D"], SceneMemory]:
         """Write one group of views into the memory (spec 6.4).
 
-        The views of a group attend to the old memory and to each other, never to themselves; only a
-        single first view sees itself. Without a memory, view 0 is the reference view.
+        The views of a group attend to the old memory and to each other, never to themselves; only
+        a single first view sees itself. Without a memory, view 0 is the reference view.
 
         Args:
             tokens: Encoder tokens of the group.
@@ -130,9 +130,14 @@ class Decoder(nn.Module):
         layer_inputs = []
         for layer, (block, writer) in enumerate(zip(self.blocks, self.writers, strict=True)):
             layer_inputs.append(x)
-            keys, values = (self._of_others(part, batch, views, memory is None) for part in writer(x))
+            keys, values = (
+                self._of_others(part, batch, views, memory is None) for part in writer(x)
+            )
             if memory is not None:
-                old = (part.repeat_interleave(views, dim=0) for part in (memory.keys[layer], memory.values[layer]))
+                old = (
+                    part.repeat_interleave(views, dim=0)
+                    for part in (memory.keys[layer], memory.values[layer])
+                )
                 keys, values = (
                     torch.cat(pair, dim=2) for pair in zip(old, (keys, values), strict=True)
                 )
@@ -156,7 +161,9 @@ class Decoder(nn.Module):
         picked = part.unflatten(0, (batch, views))[:, others]  # (B, V, V-1, heads, T, head_width)
         return picked.transpose(2, 3).flatten(3, 4).flatten(0, 1)
 
-    def _remember(self, layer_inputs: list[Tensor], batch: int) -> tuple[list[Tensor], list[Tensor]]:
+    def _remember(
+        self, layer_inputs: list[Tensor], batch: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Keys and values of every layer's input, corrected by the feedback of the last one."""
         feedback = self.feedback(self.feedback_norm(layer_inputs[-1]))
         keys, values = [], []

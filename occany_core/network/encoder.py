@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images -> tokens: a vision transformer, each view on its own (spec 3-5).
 
-`patch` stem: one strided convolution. `convolutional` stem: four small stages that also see the pixel
-coordinates; it learns from far less data, and its 1/4 and 1/8 features help the convolutional point head.
+`patch` stem: one strided convolution. `convolutional` stem: four small stages that also see the
+pixel coordinates; it learns from far less data, and its 1/4 and 1/8 features help the
+convolutional point head.
 """
 
 import torch

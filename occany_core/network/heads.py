@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features -> raw maps (spec 7): points with confidence, poses, promptable segmentation features, colour.
+"""Features -> raw maps (spec 7): points and confidence, poses, promptable features, colour.
 
 `B` is any batch of views, `N` = h x w patch tokens, `D` decoder width.
 """
@@ -25,7 +25,7 @@ MAX_LOG_LENGTH = 10.0
 def pixel_shuffle(
     patches: Float[Tensor, "B N values"], grid: tuple[int, int], patch_size: int
 ) -> Float[Tensor, "B channels H W"]:
-    """Spread each token's values over its patch: value c*p*p + dy*p + dx is channel c at (dy, dx)."""
+    """Spread each token over its patch: value c*p*p + dy*p + dx is channel c at (dy, dx)."""
     maps = patches.transpose(1, 2).unflatten(2, grid)
     return F.pixel_shuffle(maps, patch_size)
 
@@ -48,9 +48,9 @@ class LinearPointHead(nn.Module):
 class ConvolutionalPointHead(nn.Module):
     """Up-sample features to 1/4 resolution and add them to a mean-scene prior.
 
-    The prior is a map of mean log-points over the pixel coordinates of `encoder.pixel_coordinates`,
-    so that it fits pictures of any size and aspect. Where the stem offers finer maps of the picture they
-    are merged in; novel views have none.
+    The prior is a map of mean log-points over the pixel coordinates of
+    `encoder.pixel_coordinates`, so that it fits pictures of any size and aspect. Where the stem
+    offers finer maps of the picture they are merged in; novel views have none.
     """
 
     PRIOR_ROWS, PRIOR_COLUMNS = 20, 36
@@ -108,8 +108,8 @@ class ChannelNorm(nn.LayerNorm):
 class SegmentationHead(nn.Module):
     """Features that a SAM2-like mask decoder can be prompted on: three levels of a square grid.
 
-    The square is independent of the picture's aspect. Only the first up-sampling has a norm, as in the
-    released weights.
+    The square is independent of the picture's aspect. Only the first up-sampling has a norm, as in
+    the released weights.
     """
 
     def __init__(self, width: int, dims: tuple[int, int, int], size: int) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scene memory: what the decoder remembers of the views it has seen (spec 6.3).
 
-Per decoder layer, projected keys and values of every token ever written, heads in front, ready to attend
-to. `B` scenes, `M` memory tokens (views after views, `N + 1` each), `L` layers.
+Per decoder layer, projected keys and values of every token ever written, heads in front, ready to
+attend to. `B` scenes, `M` memory tokens (views after views, `N + 1` each), `L` layers.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Projected points -> tokens of views that nobody photographed (spec 11.3, 11.4; paper 3.2).
 
-A tokenizer of one strided convolution per modality, then transformer blocks in which the tokens of a novel
-view attend to each other and to the encoder tokens of the observed views. Depth 0 is the released function,
-whose blocks are dead. Novel views do not see each other, so rendering them together or one by one is equal.
+A tokenizer of one strided convolution per modality, then transformer blocks in which the tokens of
+a novel view attend to each other and to the encoder tokens of the observed views. Depth 0 is the
+released function, whose blocks are dead. Novel views do not see each other, so rendering them
+together or one by one is equal.
 """
 
 import torch
@@ -36,7 +37,9 @@ class NovelViewEncoder(nn.Module):
         self.compresses_range = config.point_activation == "norm_exp"
         self.tokenizers = nn.ModuleDict(
             {
-                name: nn.Conv2d(channels, config.modality_width, config.patch_size, config.patch_size)
+                name: nn.Conv2d(
+                    channels, config.modality_width, config.patch_size, config.patch_size
+                )
                 for name, channels in self.channels.items()
             }
         )
@@ -56,7 +59,8 @@ class NovelViewEncoder(nn.Module):
             projected = _compress_range(projected)
         parts = projected.split(list(self.channels.values()), dim=1)
         maps = [
-            tokenizer(part) for tokenizer, part in zip(self.tokenizers.values(), parts, strict=True)
+            tokenizer(part)
+            for tokenizer, part in zip(self.tokenizers.values(), parts, strict=True)
         ]
         return self.merge(torch.cat(maps, dim=1).flatten(2).transpose(1, 2))
 

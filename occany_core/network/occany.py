@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """OccAnyNetwork: the parts assembled; no arithmetic of its own.
 
-Images -> `encode` -> Tokens -> `update_memory` -> SceneMemory -> `render` -> RawMaps; projected points ->
-`render_novel` -> RawMaps. Stateless apart from the weights. `B` scenes, `V` views, `H W` pixels.
+Images -> `encode` -> Tokens -> `update_memory` -> SceneMemory -> `render` -> RawMaps; projected
+points -> `render_novel` -> RawMaps. Stateless apart from the weights. `B` scenes, `V` views, `H W`
+pixels.
 """
 
 from dataclasses import dataclass
@@ -95,7 +96,8 @@ class OccAnyNetwork(nn.Module):
         """Write views into the memory, the first two together, then one at a time.
 
         Returns:
-            The grown memory, and the online features, which training supervises and inference ignores.
+            The grown memory, and the online features, which training supervises and inference
+            ignores.
         """
         num_views = tokens.tokens.shape[1]
         start = 0
@@ -122,7 +124,7 @@ class OccAnyNetwork(nn.Module):
         observed: Tokens,
         memory: SceneMemory,
     ) -> RawMaps:
-        """Render novel views from projected points and the memory of the observed views (spec 11)."""
+        """Render novel views from projected points and the observed views' memory (spec 11)."""
         tokens = self.novel_view_encoder(projected, observed.tokens)
         features = self.novel_view_decoder.render(tokens, observed.grid, memory)
         return _run_heads(self.novel_view_heads, features, observed.grid, [])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two-dimensional rotary position embedding (spec 4).
 
-The first half of every head is rotated by the row of its token, the second half by the column. Attention
-logits then depend on relative positions only.
+The first half of every head is rotated by the row of its token, the second half by the column.
+Attention logits then depend on relative positions only.
 """
 
 import torch
@@ -25,7 +25,9 @@ class RotaryTable:
     def __init__(self, token_yx: Int[Tensor, "tokens 2"], head_width: int) -> None:
         quarter = head_width // 4
         frequencies = BASE ** (
-            -2 * torch.arange(quarter, device=token_yx.device, dtype=torch.float32) / (head_width // 2)
+            -2
+            * torch.arange(quarter, device=token_yx.device, dtype=torch.float32)
+            / (head_width // 2)
         )
         angles = token_yx[:, :, None].float() * frequencies  # (tokens, 2, quarter)
         angles = angles.repeat(1, 1, 2).flatten(1)  # (tokens, head_width)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches: which views of a sample are observed together, and their targets in the reference frame.
+"""Batches: which views are observed together, and their targets in the reference frame.
 
 `B` scenes, `V` observed views, `R` rendered (novel) views, h w depth blocks. Points in metres.
 """
@@ -69,7 +69,7 @@ class BatchSampler:
         """Draw one batch.
 
         Args:
-            kind: `single` (any camera), `sequence` (front camera over time) or `surround` (whole rig).
+            kind: `single` (any camera), `sequence` (front camera) or `surround` (whole rig).
             scenes: Number of scenes B.
             num_views: Observed views of a sequence; fixed for the other kinds.
             num_novel: Novel views R around the observed ones; 0 for none.

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop: stages of a recipe over a pack, with checkpoints by time and resume.
 
-A run is a folder: `state.pt` (everything needed to go on), `log.jsonl` (scalars). Killing the process
-loses at most `CHECKPOINT_SECONDS` of work; starting it again goes on from there.
+A run is a folder: `state.pt` (everything needed to go on), `log.jsonl` (scalars). Killing the
+process loses at most `CHECKPOINT_SECONDS` of work; starting it again goes on from there.
 """
 
 import copy
+import dataclasses
 import json
 import logging
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,14 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from occany_core.network import NetworkConfig, OccAnyNetwork
-from occany_core.network.heads import log_points
-from occany_core.network.occany import Tokens
 from occany_core import camera
+from occany_core.network import NetworkConfig, OccAnyNetwork
+from occany_core.network.heads import Heads, log_points
 from occany_core.novel_views import project_points, source_features
 from occany_core.training.batches import Batch, BatchSampler
 from occany_core.training.losses import PointLoss, depth_scores, point_loss
-from occany_core.training.pack import BLOCK, Pack
+from occany_core.training.pack import Pack
 from occany_core.training.recipe import Draw, Recipe, Stage
 
 logger = logging.getLogger(__name__)
@@ -93,8 +92,18 @@ class Training:
                 self.save()
         return self.average
 
+    def summary(self) -> dict:
+        """Return what a card says about this run."""
+        return {
+            "recipe": dataclasses.asdict(self.recipe),
+            "data": "procedural streets only; no real picture was seen",
+            "training_worlds": len(self.sampler.pack),
+            "steps": self.progress.steps,
+            "views": self.progress.views,
+        }
+
     def _begin_stage(self) -> None:
-        """Freeze and unfreeze, start rendering from the reconstruction's weights, new optimiser."""
+        """Freeze what the stage leaves alone; rendering starts from the reconstruction."""
         renders = self.stage.num_novel > 0
         novel = ("novel_view_encoder.", "novel_view_decoder.", "novel_view_heads.")
         if renders and self.progress.stage_seconds == 0:
@@ -105,7 +114,10 @@ class Training:
             parameter.requires_grad_(name.startswith(novel) == renders)
         trained = [p for p in self.network.parameters() if p.requires_grad]
         groups = [
-            {"params": [p for p in trained if p.dim() > 1], "weight_decay": self.recipe.weight_decay},
+            {
+                "params": [p for p in trained if p.dim() > 1],
+                "weight_decay": self.recipe.weight_decay,
+            },
             {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95))
@@ -192,7 +204,8 @@ class Training:
         left += sum(later.minutes for later in self.recipe.stages[done.stage + 1 :])
         logger.info(
             "%s step %d, %d views, loss %.3f, world %.3f, camera %.3f, %.1f min left",
-            stage.name, done.steps, done.views, float(loss.total), loss.world_error, loss.camera_error, left,
+            stage.name, done.steps, done.views, float(loss.total), loss.world_error,
+            loss.camera_error, left,
         )  # fmt: skip
         self._log({"loss": float(loss.total), "camera_error": float(loss.camera_error)})
 
@@ -260,12 +273,13 @@ def set_prior(network: OccAnyNetwork, pack: Pack, samples: int = 300) -> None:
         heads.points.prior.copy_(nn.functional.interpolate(both, size=size, mode="bilinear"))
 
 
-def _quarter_maps(network: OccAnyNetwork, heads: nn.Module, features: Tensor, tokens: Tokens,
-                  finer: list[Tensor]) -> Tensor:  # fmt: skip
-    del network
+def _quarter_maps(
+    heads: Heads, features: Tensor, grid: tuple[int, int], finer: tuple[Tensor, ...]
+) -> Tensor:
+    """Run the point head up to 1/4 resolution: (B, V, T, D) features -> (B, V, 7, h, w)."""
     sizes = features.shape[:2]
     patches = features.flatten(0, 1)[:, 1:] + heads.point_token
-    maps = heads.points.quarter(patches, tokens.grid, [f.flatten(0, 1) for f in finer])
+    maps = heads.points.quarter(patches, grid, [part.flatten(0, 1) for part in finer])
     return maps.unflatten(0, sizes)
 
 
@@ -274,11 +288,12 @@ def reconstruction_maps(network: OccAnyNetwork, batch: Batch) -> Tensor:
     tokens = network.encode(batch.images)
     memory, online = network.update_memory(tokens)
     if network.training and tokens.tokens.shape[1] == 1:
-        # A single first view sees itself in both passes, which differ little: half the decoder's cost.
+        # A single first view sees itself in both passes, which differ little: half the decoder's
+        # cost.
         features = online
     else:
         features = network.decoder.render(tokens.tokens, tokens.grid, memory)
-    return _quarter_maps(network, network.heads, features, tokens, list(tokens.finer))
+    return _quarter_maps(network.heads, features, tokens.grid, tokens.finer)
 
 
 def rendering_maps(network: OccAnyNetwork, batch: Batch) -> Tensor:
@@ -292,4 +307,4 @@ def rendering_maps(network: OccAnyNetwork, batch: Batch) -> Tensor:
         projected = project_points(seen.points_world, features, K, batch.novel_world_from_cam)
     novel_tokens = network.novel_view_encoder(projected, tokens.tokens)
     features = network.novel_view_decoder.render(novel_tokens, tokens.grid, memory)
-    return _quarter_maps(network, network.novel_view_heads, features, tokens, [])
+    return _quarter_maps(network.novel_view_heads, features, tokens.grid, ())

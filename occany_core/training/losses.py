@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pointmap loss in log space, for training from scratch (paper 3.4; reference page on the default).
+"""The pointmap loss in log space, for training from scratch (after paper 3.4).
 
-Errors are distances between log-points (direction times log1p of the range), so a metre near the camera
-weighs as much as ten far away. Confidence C weighs each error as C e - alpha log C.
+Errors are distances between log-points (direction times log1p of the range), so a metre near the
+camera weighs as much as ten far away. Confidence C weighs each error as C e - alpha log C.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training data: rendered street samples at network size, packed into shards on disk.
 
-A sample is one world: the pictures of a surround rig at two instants and of its front camera at three more
-(15 views), and the depth of 18 views that nobody photographed. Depth is kept at the centres of 4 x 4 blocks,
-where the convolutional point head predicts. Shards are folders of plain `.npy` files, written atomically.
+A sample is one world: the pictures of a surround rig at two instants and of its front camera at
+three more (15 views), and the depth of 18 views that nobody photographed. Depth is kept at the
+centres of 4 x 4 blocks, where the convolutional point head predicts. Shards are folders of plain
+`.npy` files, written atomically.
 """
 
 import logging
@@ -16,6 +17,7 @@ import numpy as np
 
 from occany_core.errors import InputError
 from occany_core.images import fit
+from occany_core.synthetic.samples import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +47,11 @@ class Pack:
         return len(self.rgb)
 
 
-def pack_samples(samples: Iterable, height: int, width: int, folder: Path) -> None:
+def pack_samples(samples: Iterable[Sample], height: int, width: int, folder: Path) -> None:
     """Bring rendered samples to network size and write them as shards.
 
     Args:
-        samples: `occany_core.synthetic.samples.Sample`s.
+        samples: Rendered worlds.
         height: Of the network's picture [px].
         width: Of the network's picture [px].
         folder: Where shards go; existing shards stay.
@@ -65,7 +67,7 @@ def pack_samples(samples: Iterable, height: int, width: int, folder: Path) -> No
         _write_shard(folder, held)
 
 
-def _at_network_size(sample, height: int, width: int) -> dict[str, np.ndarray]:
+def _at_network_size(sample: Sample, height: int, width: int) -> dict[str, np.ndarray]:
     pictures = [fit(picture, height, width) for picture in sample.rgb]
     _, scale, left, top = pictures[0]
     columns = _source_pixels(width, scale, left)
@@ -113,7 +115,9 @@ def load_pack(folder: Path) -> Pack:
     """
     shards = list(shard_folders(folder))
     if not shards:
-        raise InputError(f"{folder} holds no training shards; run `occany train tiny` to render them")
+        raise InputError(
+            f"{folder} holds no training shards; run `occany train tiny` to render them"
+        )
     return Pack(
         **{
             field.name: np.concatenate([np.load(shard / f"{field.name}.npy") for shard in shards])

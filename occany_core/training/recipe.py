@@ -62,7 +62,7 @@ _SURROUND = Draw(kind="surround", num_views=6, weight=1.0)
 
 
 def tiny(reconstruction_minutes: float, rendering_minutes: float) -> Recipe:
-    """Return the recipe of the shipped weights: single views first, then whole rigs and sequences."""
+    """Return the shipped weights' recipe: single views first, then rigs and sequences."""
     return Recipe(
         name="tiny",
         views_per_step=8,

@@ -54,7 +54,9 @@ def test_rotary_embedding(geometry):
     assert grid_positions(2, 3, source.device).tolist()[3] == [1, 0]
 
 
-CASES = json.loads(str(np.load(INFERENCE / "ttva_poses.npz")["meta"])) if INFERENCE.is_dir() else {}
+CASES = (
+    json.loads(str(np.load(INFERENCE / "ttva_poses.npz")["meta"])) if INFERENCE.is_dir() else {}
+)
 
 
 @pytest.mark.parametrize("case", [name for name, c in CASES.items() if not c.get("nseed")])
@@ -109,7 +111,9 @@ def test_fitted_pictures_are_equal_to_the_last_bit():
         ours, *_ = fit(raw, *expected.shape[:2])
         np.testing.assert_array_equal(ours, expected)
         batch = prepare([View(rgb=raw)], max(expected.shape[:2]))
-        torch.testing.assert_close(batch.images[0], fixture[f"{case}.tensor"].view(3, *expected.shape[:2]))
+        torch.testing.assert_close(
+            batch.images[0], fixture[f"{case}.tensor"].view(3, *expected.shape[:2])
+        )
 
 
 @pytest.mark.parametrize("name", ["voxelize_kitti", "voxelize_nuscenes", "voxelize_demo"])
@@ -125,9 +129,7 @@ def test_published_voxels(name):
     labels = torch.from_numpy(data["labels"][kept].astype(np.int64))
     points = torch.from_numpy(data["points_voxel_frame_kept"])
     confidence = torch.from_numpy(data["conf"][kept])
-    classes = ClassTable(
-        *(int(data[key]) for key in ("n_classes", "other_class", "empty_class"))
-    )
+    classes = ClassTable(*(int(data[key]) for key in ("n_classes", "other_class", "empty_class")))
     grid = label_trilinear(points, confidence, labels, spec, classes)
     np.testing.assert_array_equal(grid.numpy(), data["semantic"])
     nobody = label_trilinear(points, confidence, labels * 0 + classes.empty, spec, classes)

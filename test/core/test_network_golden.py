@@ -191,6 +191,8 @@ def test_layer_norm_epsilons():
     rows = memory_rows(memory, 2)[:, :32]
     golden.assert_golden(rows, fixture["step0.mem_new.2"], noise["step0.mem_new.2"])
     golden.assert_golden(features[0], fixture["render.norm"], noise["render.norm"])
-    golden.assert_golden(raw.segmentation[2][:, :1], fixture["render.sam32"], noise["render.sam32"])
+    golden.assert_golden(
+        raw.segmentation[2][:, :1], fixture["render.sam32"], noise["render.sam32"]
+    )
     expected, allowed = fixture["x_ray_from_tokens_proj"], noise["x_ray_from_tokens_proj"]
     golden.assert_golden(projected, expected, allowed)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`occany evaluate`: scores of a model on held-back synthetic streets."""
+
+import argparse
+import json
+import sys
+
+from occany_core.checkpoints import load_model
+from occany_core.cli import settings_arguments
+from occany_core.errors import ConfigError
+from occany_core.evaluation.synthocc import evaluate
+from occany_core.synthetic.synthocc import SCENE_COUNT
+
+NAME = "evaluate"
+HELP = "score a model on held-back synthetic streets"
+EXAMPLE = "occany evaluate synthocc --limit 20 --json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
+    parser.add_argument("protocol", choices=["synthocc"], help="what to evaluate on")
+    parser.add_argument(
+        "--limit", type=int, default=20, help=f"scenes per setting, 1 to {SCENE_COUNT}"
+    )
+    parser.add_argument("--model", default="default", help="'default' or a .safetensors file")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object as the last line"
+    )
+    settings_arguments.add_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Evaluate and print a table.
+
+    Raises:
+        ConfigError: The limit is out of range.
+    """
+    if not 1 <= arguments.limit <= SCENE_COUNT:
+        raise ConfigError(f"--limit is {arguments.limit}; it must be between 1 and {SCENE_COUNT}")
+    config = settings_arguments.read(arguments)
+    model = load_model(arguments.model, config.runtime.device)
+    scores = evaluate(model, arguments.limit, config, _progress)
+    print(f"\n{'[%]':28}{'precision':>10}{'recall':>10}{'IoU':>10}{'above ground':>14}")
+    for name, ratios in scores.items():
+        numbers = (ratios[key] for key in ("precision", "recall", "iou", "iou_above_ground"))
+        print(
+            f"{name:28}{next(numbers):10.2f}{next(numbers):10.2f}{next(numbers):10.2f}{next(numbers):14.2f}"
+        )
+    if arguments.json:
+        print(json.dumps(scores))
+
+
+def _progress(setting: str, done: int, total: int) -> None:
+    print(f"\r{setting}: {done} of {total} scenes   ", end="", file=sys.stderr, flush=True)
