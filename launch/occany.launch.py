@@ -32,7 +32,7 @@ def arguments():
         DeclareLaunchArgument(
             "cameras",
             default_value="",
-            description="names of the cameras, for example [front, back]; empty: as in params_file",
+            description="names of the cameras, as in [front, back]; empty: as in params_file",
         ),
         DeclareLaunchArgument(
             "transport",
@@ -48,14 +48,14 @@ def arguments():
         DeclareLaunchArgument(
             "input",
             default_value="",
-            description="what to replay: a bag, a picture, a folder of pictures or of one subfolder "
-            "per camera, or 'demo' for the bundled recording; empty: live cameras",
+            description="what to replay: a bag, a picture, a folder of pictures or of one "
+            "subfolder per camera, or 'demo' for the bundled recording; empty: live cameras",
         ),
         DeclareLaunchArgument(
             "rig",
             default_value="auto",
             choices=["auto", "surround", "sequence"],
-            description="how loose pictures are meant: six cameras at one moment, or one camera",
+            description="how loose pictures are meant: six cameras at once, or one camera",
         ),
         DeclareLaunchArgument(
             "rate", default_value="1.0", description="speed of the replay; 1 is as recorded"

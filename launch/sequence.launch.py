@@ -21,7 +21,7 @@ def generate_launch_description():
                 "rig",
                 default_value="sequence",
                 choices=["auto", "surround", "sequence"],
-                description="how loose pictures are meant: six cameras at one moment, or one camera",
+                description="how loose pictures are meant: six cameras at once, or one camera",
             ),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(

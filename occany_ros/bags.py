@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bags (mcap, sqlite3) -> recordings; serialized messages -> one .mcap file. Without rosbag2.
 
-What is written describes our own message types inside the file, so that Foxglove, `ros2 bag play` and
-rosbags open it without this package's sources. rosbags is imported where it is used: a node that
-neither plays nor records runs without it.
+What is written describes our own message types inside the file, so that Foxglove, `ros2 bag play`
+and rosbags open it without this package's sources. rosbags is imported where it is used: a node
+that neither plays nor records runs without it.
 """
 
 import shutil
@@ -53,7 +53,8 @@ class BagRecording:
                 yield reader
         except (ReaderError, OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"{self._path} is not a readable bag ({error}); expected mcap or sqlite3 of rosbag2"
+                f"{self._path} is not a readable bag ({error}); "
+                "expected mcap or sqlite3 of rosbag2"
             ) from error
 
     def entries(self) -> Iterator[Entry]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Structured NumPy arrays -> sensor_msgs/PointCloud2, and the two clouds the node publishes [m]."""
+"""Structured NumPy arrays -> sensor_msgs/PointCloud2; the two clouds the node publishes [m]."""
 
 import numpy as np
 from sensor_msgs.msg import PointCloud2, PointField

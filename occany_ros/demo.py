@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`dev/run demo [FOLDER]`: the launch file, a replay and a receiver as processes of their own.
 
-Pictures or a recording in; voxels.png, result.mcap and summary.json out. The last line printed is one
-JSON object.
+Pictures or a recording in; voxels.png, result.mcap and summary.json out. The last line printed is
+one JSON object.
 """
 
 import argparse
@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from occany_core.picture import save_scene_picture
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage
 
@@ -27,12 +26,13 @@ from occany_core import VoxelGrid as CoreGrid
 from occany_core import VoxelGridSpec
 from occany_core.errors import OccAnyError
 from occany_core.grid_codec import GridCells
+from occany_core.picture import save_scene_picture
 from occany_core.synthetic.recording import read_truth
 from occany_ros.bags import read_messages
 from occany_ros.grid_messages import cells_from_message
 from occany_ros.image_messages import compressed_to_rgb
 from occany_ros.msg import VoxelGrid
-from occany_ros.picture_folders import PictureRecording
+from occany_ros.picture_folders import PictureRecording, in_rig_order
 from occany_ros.share import share_folder
 from occany_ros.sources import DEMO, open_recording
 from occany_ros.truth import Overlap
@@ -184,7 +184,7 @@ def outcome_of(result: Path, truth_path: Path | None) -> Outcome:
         )
         for topic, data in shown.items()
     }
-    return Outcome(overlap.iou, overlap.grids, cells, pictures)
+    return Outcome(overlap.iou, overlap.grids, cells, in_rig_order(pictures))
 
 
 def save_picture(outcome: Outcome, path: Path, title: str) -> None:
@@ -219,8 +219,9 @@ def run(place: str, plan: Plan, out: Path, timeout_s: float) -> dict:
         outcome = outcome_of(out / "result.mcap", plan.truth)
         summary["iou_vs_truth"] = None if outcome.iou is None else round(outcome.iou, 4)
         summary["grids_with_truth"] = outcome.compared_grids
-        iou = "" if outcome.iou is None else f", IoU {outcome.iou:.3f}"
-        title = f"{Path(place).name}: {figures['occupied_cells']} occupied voxels{iou}"
+        title = Path(place).name
+        if outcome.iou is not None:
+            title += f": IoU {outcome.iou:.3f} over {outcome.compared_grids} grids"
         save_picture(outcome, out / "voxels.png", title)
     else:
         print(f"no grid came; the end of {log}:", flush=True)

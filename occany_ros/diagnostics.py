@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """State of the node -> findings in words -> diagnostic_msgs. Each says what, where and what to do.
 
-The functions are pure: they take numbers and give a `Finding`. Durations in seconds, sizes in pixels.
+The functions are pure: they take numbers and give a `Finding`. Durations in seconds, sizes in
+pixels.
 """
 
 from dataclasses import dataclass, field
@@ -92,8 +93,8 @@ def _silence_remedy(camera: CameraState) -> str:
         return "check the remapping or the driver"
     if camera.offers_only_best_effort:
         return (
-            "large best-effort images get lost with default middleware settings: publish reliable, "
-            "compressed or smaller ones, or use config/fastdds.xml on both sides"
+            "large best-effort images get lost with default middleware settings: publish "
+            "reliable, compressed or smaller ones, or use config/fastdds.xml on both sides"
         )
     return "the publisher is there but sends nothing: check the driver or the paused recording"
 
@@ -122,7 +123,7 @@ def sync_finding(state: SyncState) -> Finding:
 
 
 def skew_explanation(newest_stamps_s: dict[str, float], tolerance_s: float) -> str:
-    """Say why images do not form sets, from each camera's newest stamp [s]; empty when they could."""
+    """Say why images form no sets, from each camera's newest stamp [s]; empty when they could."""
     if len(newest_stamps_s) < 2:
         return ""
     early = min(newest_stamps_s, key=newest_stamps_s.get)
@@ -136,8 +137,8 @@ def skew_explanation(newest_stamps_s: dict[str, float], tolerance_s: float) -> s
             "set the drivers to one clock, or sync.policy to latest and sync.max_age high enough"
         )
     return (
-        f"the stamps of {early} and {late} are {skew:.3f} s apart and {tolerance_s:.3f} s are allowed; "
-        "raise sync.max_skew or set sync.policy to latest"
+        f"the stamps of {early} and {late} are {skew:.3f} s apart and "
+        f"{tolerance_s:.3f} s are allowed; raise sync.max_skew or set sync.policy to latest"
     )
 
 
@@ -160,8 +161,9 @@ def geometry_finding(frame_source: str, scale_source: str, missing_transform: st
         return Finding("geometry", WARN, missing_transform, values)
     if frame_source == "assumed level":
         message = (
-            "no extrinsics: the reference camera is taken to be level at calibration.camera_height; "
-            "publish TF or set camera.NAME.rig_from_cam for a true mounting"
+            "no extrinsics: the reference camera is taken to be level at "
+            "calibration.camera_height; publish TF or set camera.NAME.rig_from_cam for its true "
+            "mounting"
         )
         return Finding("geometry", WARN, message, values)
     return Finding("geometry", OK, f"frame from {frame_source}, scale from {scale_source}", values)

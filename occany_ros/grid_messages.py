@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The core's VoxelGrid <-> VoxelGrid.msg and VoxelGridCompact.msg, through `occany_core.grid_codec`.
+"""The core's VoxelGrid <-> VoxelGrid.msg and VoxelGridCompact.msg, through the core's codec.
 
-The grid lies in the frame of the header with its own axes parallel to it: x forward, y left, z up [m].
+The grid lies in the frame of the header with its own axes parallel to it: x forward, y left, z up
+[m].
 """
 
 import array

@@ -2,8 +2,8 @@
 """sensor_msgs/Image and CompressedImage <-> uint8 RGB pictures (H, W, 3); CameraInfo -> K.
 
 Needs neither cv_bridge nor OpenCV. Row padding and byte order are respected. Bayer mosaics become
-pictures of half the size, one pixel per 2x2 block: more than the network looks at. `K` goes with the
-picture's own size, pixel centres at whole numbers.
+pictures of half the size, one pixel per 2x2 block: more than the network looks at. `K` goes with
+the picture's own size, pixel centres at whole numbers.
 """
 
 import array
@@ -74,7 +74,7 @@ ENCODINGS = (
 
 
 def bytes_field(values: np.ndarray) -> array.array:
-    """Pack an array for a large `uint8[]` field; lists, bytes and arrays cost up to 1000 times more."""
+    """Pack an array for a large `uint8[]` field; lists and arrays cost up to 1000 times more."""
     data = array.array("B")
     data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return data
@@ -139,15 +139,29 @@ def _rgb_from_bayer(msg: Image, topic: str) -> np.ndarray:
     )
 
 
-def image_to_rgb(msg: Image, topic: str) -> np.ndarray:
+def image_to_rgb(msg: Image, topic: str, least_width: int = 0) -> np.ndarray:
     """Convert a raw image.
+
+    Args:
+        msg: The message.
+        topic: Named in errors.
+        least_width: The picture is shrunk by a whole number where it stays at least this wide; 0
+            keeps all pixels.
 
     Returns:
         uint8 (height, width, 3) RGB; half that size for Bayer encodings.
 
     Raises:
-        InputError: Unknown encoding, absurd size, or data that does not fit the size; names the topic.
+        InputError: Unknown encoding, absurd size, or data that does not fit the size; names the
+        topic.
     """
+    rgb = _full_size_rgb(msg, topic)
+    if not least_width:
+        return rgb
+    return np.asarray(reduced(PIL.Image.fromarray(rgb), least_width))
+
+
+def _full_size_rgb(msg: Image, topic: str) -> np.ndarray:
     _check_size(msg.width, msg.height, topic)
     if msg.encoding in YUV422_LAYOUTS:
         return _rgb_from_yuv422(msg, topic)
@@ -169,8 +183,9 @@ def compressed_to_rgb(msg: CompressedImage, topic: str, least_width: int = 0) ->
     Args:
         msg: The message.
         topic: Named in errors.
-        least_width: A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that stays at least this
-            wide, which saves most of the time; 0 decodes all pixels.
+        least_width: The picture is shrunk by a whole number where it stays at least this wide, a
+        JPEG
+            while it is decoded, which saves most of the time; 0 keeps all pixels.
 
     Returns:
         uint8 (height, width, 3) RGB.
@@ -190,12 +205,18 @@ def compressed_to_rgb(msg: CompressedImage, topic: str, least_width: int = 0) ->
                 picture.draft("RGB", (least_width, max(1, round(picture.height * ratio))))
             if picture.mode.startswith("I"):
                 return np.repeat(_as_uint8(np.asarray(picture, np.uint16))[..., None], 3, axis=-1)
-            return np.asarray(picture.convert("RGB"))
+            return np.asarray(reduced(picture.convert("RGB"), least_width))
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
         raise InputError(
             f"{topic}: cannot decode {len(msg.data)} bytes of format {msg.format!r} ({error}); "
             "check the compressing publisher"
         ) from error
+
+
+def reduced(picture: PIL.Image.Image, least_width: int) -> PIL.Image.Image:
+    """Shrink by a whole number, averaging blocks, to the smallest size at least this wide [px]."""
+    factor = picture.width // least_width if least_width else 1
+    return picture.reduce(factor) if factor > 1 else picture
 
 
 def rgb_to_image(rgb: np.ndarray, header: Header) -> Image:
@@ -215,7 +236,8 @@ def rgb_to_image(rgb: np.ndarray, header: Header) -> Image:
 def intrinsics(info: CameraInfo, height: int, width: int) -> np.ndarray | None:
     """Return K (3, 3) [px] for a picture of this size, or None when the camera is uncalibrated.
 
-    K is scaled from the size the calibration was made at (its region of interest, where one is set).
+    K is scaled from the size the calibration was made at (its region of interest, where one is
+    set).
     """
     K = np.array(info.k, np.float64).reshape(3, 3)
     if not (K[0, 0] > 0 and K[1, 1] > 0) or info.width == 0 or info.height == 0:
@@ -232,7 +254,7 @@ def intrinsics(info: CameraInfo, height: int, width: int) -> np.ndarray | None:
 
 
 def has_strong_distortion(info: CameraInfo) -> bool:
-    """Tell whether a pinhole K does not describe the picture (fisheye, or a strongly bent lens)."""
+    """Tell whether a pinhole K does not describe the picture (fisheye, or a bent lens)."""
     if info.distortion_model in ("equidistant", "fisheye"):
         return True
     return any(abs(coefficient) > STRONG_DISTORTION for coefficient in info.d)

@@ -171,8 +171,8 @@ class OccAnyNode(LifecycleNode):
         if self._sync.counters.clock_jumps > jumps:
             self._worker.discard()
             self.get_logger().warning(
-                f"camera {camera}: the clock jumped to {stamp_ns * 1e-9:.3f} s; window, memory and "
-                "path start anew"
+                f"camera {camera}: the clock jumped to {stamp_ns * 1e-9:.3f} s; "
+                "window, memory and path start anew"
             )
         self._submit(view_set)
 
@@ -247,7 +247,7 @@ class OccAnyNode(LifecycleNode):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until a signal; 0 after a signal, 1 after a bug or bad command-line arguments."""
+    """Run the node until a signal; returns 0 after a signal, 1 after a bug."""
     rclpy.init(args=args)
     node = OccAnyNode()
     executor = SingleThreadedExecutor()

@@ -1,39 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be set on a node: the config tree of the core plus what only a node needs. No ROS in here.
+"""Values of parameters -> `NodeSettings`: what fits together and what does not. Without ROS.
 
-One table holds name, default, description, range and choices of every parameter; `node_settings`
-validates all values together. Durations in seconds, lengths in metres.
+All values are validated together. Durations in seconds, in `SyncRules` in nanoseconds.
 """
 
 import math
 from dataclasses import dataclass
 
 from occany_core.config import OccAnyConfig, from_flat
-from occany_core.config import settings as core_settings
 from occany_core.errors import ConfigError
-from occany_ros.synchroniser import POLICIES, SyncRules
-
-MAX_CAMERAS = 16
-Value = bool | int | float | str | tuple
-
-LIVE_CORE_GROUPS = ("window", "calibration", "novel_views", "voxels")
-"""Core settings that take effect at the next cycle; the others when the node is configured."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Declaration:
-    """One parameter."""
-
-    name: str
-    default: Value
-    description: str
-    is_live: bool = False
-    """Takes effect at the next cycle; otherwise it can change only while the node is unconfigured."""
-    choices: tuple[str, ...] = ()
-    least: float | None = None
-    most: float | None = None
-    is_fixed: bool = False
-    """Read once at the start."""
+from occany_ros.declarations import MAX_CAMERAS, Value, core_declarations
+from occany_ros.synchroniser import SyncRules
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,233 +50,6 @@ class NodeSettings:
     odom_frame: str
     publish: PublishSettings
     core: OccAnyConfig
-
-
-NODE_DECLARATIONS = (
-    Declaration(
-        name="autostart",
-        default=True,
-        description="configure and activate at the start, without a lifecycle manager",
-        is_fixed=True,
-    ),
-    Declaration(
-        name="model.checkpoint",
-        default="default",
-        description="'default' for the bundled weights, or the path of a .safetensors file",
-    ),
-    Declaration(
-        name="cameras",
-        default=("camera",),
-        description=f"names of the cameras, 1 to {MAX_CAMERAS}; the first one is the reference view",
-    ),
-    Declaration(
-        name="transport",
-        default="raw",
-        choices=("raw", "compressed"),
-        description="take topics.image or topics.compressed, for cameras that set nothing else",
-    ),
-    Declaration(
-        name="topics.image",
-        default="~/input/{camera}/image",
-        description="topic of raw images; {camera} stands for the camera's name",
-    ),
-    Declaration(
-        name="topics.compressed",
-        default="~/input/{camera}/compressed",
-        description="topic of compressed images; {camera} stands for the camera's name",
-    ),
-    Declaration(
-        name="topics.camera_info",
-        default="~/input/{camera}/camera_info",
-        description="topic of calibrations; {camera} stands for the camera's name",
-    ),
-    Declaration(
-        name="sync.policy",
-        default="approximate",
-        choices=POLICIES,
-        is_live=True,
-        description="which images form a set: stamps within max_skew, equal stamps, or the newest",
-    ),
-    Declaration(
-        name="sync.max_skew",
-        default=0.05,
-        least=0.0,
-        most=10.0,
-        is_live=True,
-        description="largest difference of capture times in a set [s], policy approximate",
-    ),
-    Declaration(
-        name="sync.max_age",
-        default=0.5,
-        least=0.0,
-        most=60.0,
-        is_live=True,
-        description="oldest image in a set, before its newest [s], policy latest",
-    ),
-    Declaration(
-        name="sync.max_wait",
-        default=0.5,
-        least=0.0,
-        most=60.0,
-        is_live=True,
-        description="a set that lacks cameras goes out after this wait [s]",
-    ),
-    Declaration(
-        name="sync.camera_timeout",
-        default=2.0,
-        least=0.01,
-        most=600.0,
-        is_live=True,
-        description="a camera silent for longer is left out until it returns [s]",
-    ),
-    Declaration(
-        name="sync.max_gap",
-        default=0.0,
-        least=0.0,
-        is_live=True,
-        description="a step forward of the stamps beyond this clears the window [s]; 0 never",
-    ),
-    Declaration(
-        name="sync.min_cameras",
-        default=1,
-        least=1,
-        most=MAX_CAMERAS,
-        is_live=True,
-        description="fewest cameras in a set",
-    ),
-    Declaration(
-        name="sync.required_cameras",
-        default=(),
-        is_live=True,
-        description="cameras without which there is no set",
-    ),
-    Declaration(
-        name="frames.base_frame",
-        default="base_link",
-        description="the vehicle's frame: x forward, y left, z up; the grid is given in it",
-    ),
-    Declaration(
-        name="frames.odom_frame", default="odom", description="frame of odometry and path"
-    ),
-    Declaration(
-        name="publish.tf",
-        default=False,
-        is_live=True,
-        description="broadcast odom_frame -> base_frame; leave off when something else does",
-    ),
-    Declaration(
-        name="publish.voxel_grid",
-        default=True,
-        is_live=True,
-        description="publish ~/output/voxel_grid",
-    ),
-    Declaration(
-        name="publish.voxel_points",
-        default=True,
-        is_live=True,
-        description="publish ~/output/voxel_points",
-    ),
-    Declaration(
-        name="publish.max_voxel_points",
-        default=100_000,
-        least=0,
-        most=10_000_000,
-        is_live=True,
-        description="most points in ~/output/voxel_points, evenly thinned; 0 sets no limit",
-    ),
-    Declaration(
-        name="publish.path_length",
-        default=1000,
-        least=1,
-        most=1_000_000,
-        is_live=True,
-        description="newest poses kept in ~/output/path",
-    ),
-    Declaration(
-        name="publish.odometry_drift",
-        default=0.05,
-        least=0.001,
-        most=10.0,
-        is_live=True,
-        description="standard deviation of the odometry per metre driven, stated in its covariance",
-    ),
-)
-
-
-def camera_declarations(camera: str) -> tuple[Declaration, ...]:
-    """List the parameters of one camera."""
-    return (
-        Declaration(
-            name=f"camera.{camera}.transport",
-            default="",
-            choices=("", "raw", "compressed"),
-            description="raw or compressed images; empty: as the parameter `transport` says",
-        ),
-        Declaration(
-            name=f"camera.{camera}.reliability",
-            default="auto",
-            choices=("auto", "reliable", "best_effort"),
-            description="of the image subscription; auto takes what the publishers offer",
-        ),
-        Declaration(
-            name=f"camera.{camera}.frame_id",
-            default="",
-            description="optical frame of the camera; empty: the one in its messages",
-        ),
-        Declaration(
-            name=f"camera.{camera}.rig_from_cam",
-            default=(),
-            description="pose of the optical frame in base_frame, x y z [m] and quaternion x y z w; "
-            "empty: from TF",
-        ),
-    )
-
-
-def core_declarations() -> tuple[Declaration, ...]:
-    """List the core's settings as parameters of the same names."""
-    return tuple(
-        Declaration(
-            name=setting.path,
-            default=setting.default,
-            description=setting.description,
-            choices=setting.choices,
-            is_live=setting.path.split(".")[0] in LIVE_CORE_GROUPS,
-        )
-        for setting in core_settings()
-    )
-
-
-def checked(declaration: Declaration, value: object) -> Value:
-    """Return the value in the declared type; whole numbers pass for floats, lists become tuples.
-
-    Raises:
-        ConfigError: Wrong type, outside the range, or not one of the choices.
-    """
-    name, default = declaration.name, declaration.default
-    if isinstance(default, tuple):
-        if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
-            raise ConfigError(f"parameter {name} is {value!r}; it must be a list")
-        return tuple(item for item in value if item != "")
-    if isinstance(default, float) and type(value) is int:
-        value = float(value)
-    if value is False and "off" in declaration.choices:
-        value = "off"  # YAML 1.1 reads the word as a boolean
-    if type(value) is not type(default):
-        raise ConfigError(
-            f"parameter {name} is {value!r}; it must be of type {type(default).__name__}"
-        )
-    if declaration.choices and value not in declaration.choices:
-        allowed = ", ".join(repr(choice) for choice in declaration.choices)
-        raise ConfigError(f"parameter {name} is {value!r}; it must be one of {allowed}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"parameter {name} is {value!r}; it must be finite")
-    if declaration.least is not None and value < declaration.least:
-        raise ConfigError(
-            f"parameter {name} is {value!r}; it must be at least {declaration.least}"
-        )
-    if declaration.most is not None and value > declaration.most:
-        raise ConfigError(f"parameter {name} is {value!r}; it must be at most {declaration.most}")
-    return value
 
 
 def _is_pose(values: tuple) -> bool:
@@ -390,8 +140,8 @@ def node_settings(values: dict[str, Value]) -> NodeSettings:
     for topic in ("topics.image", "topics.compressed", "topics.camera_info"):
         if "{camera}" not in values[topic] and len(names) > 1:
             raise ConfigError(
-                f"parameter {topic} is {values[topic]!r}; it must contain {{camera}}, which stands "
-                "for the name of each camera"
+                f"parameter {topic} is {values[topic]!r}; it must contain {{camera}}, which "
+                "stands for the name of each camera"
             )
     publish = {name[8:]: value for name, value in values.items() if name.startswith("publish.")}
     core = {declaration.name: values[declaration.name] for declaration in core_declarations()}

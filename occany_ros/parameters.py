@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ROS parameters <-> `NodeSettings`: declaration, validation of changes as a whole, unknown names."""
+"""ROS parameters <-> `NodeSettings`: declared, described, changed as a whole or not at all."""
 
 import difflib
 from collections.abc import Callable, Iterable
@@ -14,16 +14,15 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from occany_core.errors import ConfigError
-from occany_ros.node_settings import (
+from occany_ros.declarations import (
     NODE_DECLARATIONS,
     Declaration,
-    NodeSettings,
     Value,
     camera_declarations,
     checked,
     core_declarations,
-    node_settings,
 )
+from occany_ros.node_settings import NodeSettings, node_settings
 
 FOREIGN = ("use_sim_time", "start_type_description_service", "qos_overrides")
 """Parameters, or first parts of their names, that rclpy itself declares or reads."""
@@ -32,8 +31,8 @@ FOREIGN = ("use_sim_time", "start_type_description_service", "qos_overrides")
 def descriptor(declaration: Declaration, with_range: bool = True) -> ParameterDescriptor:
     """Describe a parameter to ROS tools.
 
-    Types are checked by `checked`, which also takes whole numbers for floats and empty lists; rclpy's
-    own check would refuse both.
+    Types are checked by `checked`, which also takes whole numbers for floats and empty lists;
+    rclpy's own check would refuse both.
     """
     change = "live" if declaration.is_live else "can change only while the node is unconfigured"
     constraints = ["fixed" if declaration.is_fixed else change]
@@ -55,13 +54,14 @@ def descriptor(declaration: Declaration, with_range: bool = True) -> ParameterDe
 
 
 class NodeParameters:
-    """The parameters of a running node: declares them, validates changes, reads them as settings."""
+    """The parameters of a running node: declares them, validates changes, reads them."""
 
     def __init__(self, node: Node, is_configured: Callable[[], bool]) -> None:
         """Declare everything.
 
         Args:
-            node: Made with `automatically_declare_parameters_from_overrides=True`, so that what the
+            node: Made with `automatically_declare_parameters_from_overrides=True`, so that what
+            the
                 user gave is known even where it is no parameter of ours.
             is_configured: Whether only live parameters may change now.
         """

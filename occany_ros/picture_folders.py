@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import PIL.Image
 from builtin_interfaces.msg import Time
@@ -26,6 +26,7 @@ SURROUND_CAMERAS = ("front", "front_right", "front_left", "back", "back_left", "
 
 SINGLE_CAMERA = "camera"
 Rig = Literal["auto", "surround", "sequence"]
+T = TypeVar("T")
 
 
 def _natural_order(path: Path) -> list[tuple[int, str]]:
@@ -58,7 +59,7 @@ def camera_pictures(path: Path, rig: Rig) -> dict[str, list[Path]]:
     }
     folders = {name: pictures for name, pictures in folders.items() if pictures}
     if folders and not loose:
-        return _in_rig_order(folders)
+        return in_rig_order(folders)
     if not loose:
         kinds = ", ".join(PICTURE_SUFFIXES)
         raise InputError(
@@ -69,17 +70,17 @@ def camera_pictures(path: Path, rig: Rig) -> dict[str, list[Path]]:
     if len(loose) != len(SURROUND_CAMERAS):
         raise InputError(
             f"{path} holds {len(loose)} pictures; a surround rig of loose pictures needs exactly "
-            f"{len(SURROUND_CAMERAS)} in the order {', '.join(SURROUND_CAMERAS)}, or one subfolder "
-            "per camera"
+            f"{len(SURROUND_CAMERAS)} in the order {', '.join(SURROUND_CAMERAS)}, or one "
+            "subfolder per camera"
         )
     return {camera: [picture] for camera, picture in zip(SURROUND_CAMERAS, loose, strict=True)}
 
 
-def _in_rig_order(folders: dict[str, list[Path]]) -> dict[str, list[Path]]:
+def in_rig_order(by_camera: dict[str, T]) -> dict[str, T]:
     """Put cameras with known names first, front before all: the first is the reference view."""
-    known = [name for name in SURROUND_CAMERAS if name in folders]
-    others = [name for name in folders if name not in SURROUND_CAMERAS]
-    return {name: folders[name] for name in known + others}
+    known = [name for name in SURROUND_CAMERAS if name in by_camera]
+    others = [name for name in by_camera if name not in SURROUND_CAMERAS]
+    return {name: by_camera[name] for name in known + others}
 
 
 def check_picture(path: Path) -> None:

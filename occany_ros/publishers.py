@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Scene of the core -> every output topic. Grid, clouds and camera poses in the base frame [m].
 
-Offers reliable delivery at depth 1, so that a slow reader cannot build a backlog. What costs time is
-computed only for a topic somebody listens to, or one that parameters ask for.
+Offers reliable delivery at depth 1, so that a slow reader cannot build a backlog. What costs time
+is computed only for a topic somebody listens to, or one that parameters ask for.
 """
 
 import math

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Node `replay`: plays a bag or pictures into topics at a rate, with /clock if asked.
 
-Serialized messages go from the file to the middleware; only stamps are rewritten where they must be.
-Recorded topics are published relative to the node's namespace, /tf and /tf_static as they are.
+Serialized messages go from the file to the middleware; only stamps are rewritten where they must
+be. Recorded topics are published relative to the node's namespace, /tf and /tf_static as they are.
 """
 
 import signal
@@ -192,7 +192,7 @@ class ReplayNode(Node):
         while any(publisher.get_subscription_count() == 0 for publisher in images):
             if not self.context.ok() or time.monotonic() > deadline:
                 self.get_logger().warning(
-                    f"not all image topics have subscribers after {self._wait_s:.0f} s, playing anyway"
+                    f"not all image topics have subscribers after {self._wait_s:.0f} s; playing"
                 )
                 return
             executor.spin_once(timeout_sec=0.05)
@@ -222,7 +222,7 @@ def _require(holds: bool, name: str, value: object, rule: str) -> None:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Play; 0 at the end or after a signal, 1 with one sentence when the input cannot be played."""
+    """Play; returns 0 at the end or after a signal, 1 when the input cannot be played."""
     rclpy.init(args=args)
     node, failure = None, ""
     try:

@@ -21,7 +21,8 @@ def open_recording(
         place: A bag, a picture, a folder of pictures, a folder with one subfolder per camera, or
             `demo` for the bundled recording.
         period_s: Time between two pictures of a camera.
-        rig: How loose pictures are meant: views of one moment (`surround`) or of one camera over time
+        rig: How loose pictures are meant: views of one moment (`surround`) or of one camera over
+        time
             (`sequence`). `auto` is `sequence`. Subfolders are always cameras of one rig.
 
     Raises:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images of several cameras -> view sets whose stamps agree. Plain Python, no ROS.
 
-Capture times (`stamp_ns`) come from the messages and may jump when a recording loops. Waiting limits use
-`now_ns`, a clock of the caller that never jumps (`time.monotonic_ns`). Both are integer nanoseconds.
+Capture times (`stamp_ns`) come from the messages and may jump when a recording loops. Waiting
+limits use `now_ns`, a clock of the caller that never jumps (`time.monotonic_ns`). Both are integer
+nanoseconds.
 
-Every image offered ends in exactly one place: in a set, in a queue, or in one of the `dropped_*` counters.
-A queue holds at most `QUEUE_DEPTH` images, so one call costs time linear in the number of cameras.
+Every image offered ends in exactly one place: in a set, in a queue, or in one of the `dropped_*`
+counters. A queue holds at most `QUEUE_DEPTH` images, so one call costs time linear in the number
+of cameras.
 """
 
 from collections import deque
@@ -16,7 +18,7 @@ QUEUE_DEPTH = 4
 """Images kept per camera: enough to match streams that arrive a few periods apart."""
 
 JUMP_NS = 1_000_000_000
-"""A stamp this much before its camera's last one is a jump of the clock, less is one late image."""
+"""A stamp this much before its camera's last one is a jump of the clock, less is a late image."""
 
 POLICIES = ("approximate", "exact", "latest")
 
@@ -27,8 +29,8 @@ class SyncRules:
 
     cameras: tuple[str, ...]
     policy: str = "approximate"
-    """`approximate`: stamps within `max_skew_ns`; `exact`: equal stamps; `latest`: the newest image of
-    each camera that is not older than `max_age_ns` before the newest of all."""
+    """`approximate`: stamps within `max_skew_ns`; `exact`: equal stamps; `latest`: the newest
+    image of each camera that is not older than `max_age_ns` before the newest of all."""
     max_skew_ns: int = 50_000_000
     max_age_ns: int = 500_000_000
     max_wait_ns: int = 500_000_000
@@ -38,7 +40,7 @@ class SyncRules:
     min_cameras: int = 1
     required_cameras: frozenset[str] = frozenset()
     max_gap_ns: int = 0
-    """A step forward in a camera's stamps beyond this clears everything, like a jump back; 0 never."""
+    """A step forward in a camera's stamps beyond this is a jump of the clock too; 0 never."""
 
     def tolerance_ns(self) -> int:
         """Largest difference of stamps inside one set."""
@@ -126,7 +128,7 @@ class _Stream:
     seen_in_epoch: bool = False
     used_stamp_ns: int | None = None
     steps_back: int = 0
-    """Images in a row that were older than the newest one: a recording shorter than `JUMP_NS` loops."""
+    """Images in a row older than the newest one: a recording shorter than `JUMP_NS` loops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +272,7 @@ class Synchroniser:
         return {camera for camera in self._streams if not self.is_silent(camera, now_ns)}
 
     def _candidates(self) -> list[_Candidate]:
-        """List, for each queued image as the oldest, which cameras lie within the tolerance after it."""
+        """List, for each queued image as the oldest, the cameras within the tolerance after it."""
         tolerance = self._rules.tolerance_ns()
         queued = sorted(
             (image for stream in self._streams.values() for image in stream.queue),
@@ -304,7 +306,7 @@ class Synchroniser:
         return self._take(max(complete, key=lambda c: (c.oldest_ns, len(c.cameras))))
 
     def _take_overdue(self, now_ns: int) -> ViewSet | None:
-        """Take the fullest acceptable set around images that waited long enough; drop the hopeless."""
+        """Take the fullest acceptable set around images that waited enough; drop the hopeless."""
         limit = now_ns - self._rules.max_wait_ns
         overdue = [
             image
@@ -348,7 +350,7 @@ class Synchroniser:
         return [image for image in stream.queue if used is None or image.stamp_ns > used]
 
     def _take_latest(self, now_ns: int, lapped: bool) -> ViewSet | None:
-        """Take the newest image of each camera once all are new, one came twice, or a wait is over."""
+        """Take each camera's newest image once all are new, one came twice, or a wait is over."""
         fresh = {camera for camera, stream in self._streams.items() if self._fresh(stream)}
         if not fresh:
             return None

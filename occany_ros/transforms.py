@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transforms between frames, as `a_from_b` (4, 4) [m]: from tf2_ros, or from /tf_static alone.
 
-This is the one module that knows whether tf2_ros is there. With it, transforms may change over time.
-Without it (machines with ROS 2 wheels only) the static tree is read, which serves rigid rigs.
+This is the one module that knows whether tf2_ros is there. With it, transforms may change over
+time. Without it (machines with ROS 2 wheels only) the static tree is read, which serves rigid
+rigs.
 """
 
 import importlib
@@ -162,7 +163,7 @@ class BufferTransforms:
         self._broadcast = _Broadcast(node)
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> np.ndarray:
-        """See `Transforms.lookup`; falls back to the newest transform when the time is not covered."""
+        """See `Transforms.lookup`; takes the newest transform when the time is not covered."""
         try:
             try:
                 stamped = self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A set of image messages -> `View`s of the core: pictures decoded, calibration attached.
 
-Intrinsics come from CameraInfo, scaled to the picture as decoded; extrinsics from parameters or TF. A
-picture that cannot be decoded costs its camera's place in the set, not the set.
+Intrinsics come from CameraInfo, scaled to the picture as decoded; extrinsics from parameters or
+TF. A picture that cannot be decoded costs its camera's place in the set, not the set.
 """
 
 import numpy as np
@@ -40,7 +40,7 @@ class ViewMaker:
         self._transforms = transforms
         self._least_width = least_width
         self.missing_extrinsics = ""
-        """Why extrinsics could not be used in the last set; empty when they were, or were not wanted."""
+        """Why extrinsics could not be used in the last set; empty when they could."""
 
     def make(self, view_set: ViewSet, settings: NodeSettings) -> list[View]:
         """Return one view per camera whose picture can be used.
@@ -74,7 +74,7 @@ class ViewMaker:
             if isinstance(image.payload, CompressedImage):
                 rgb = compressed_to_rgb(image.payload, camera.topic, self._least_width)
             else:
-                rgb = image_to_rgb(image.payload, camera.topic)
+                rgb = image_to_rgb(image.payload, camera.topic, self._least_width)
         except InputError as error:
             camera.reception.error = str(error)
             return None
@@ -93,8 +93,8 @@ class ViewMaker:
         K = None
         if info is not None and has_strong_distortion(info):
             reception.warning = (
-                f"camera {camera}: the {info.distortion_model} distortion is too strong for a pinhole "
-                "camera, its calibration is not used; publish rectified images"
+                f"camera {camera}: the {info.distortion_model} distortion is too strong for a "
+                "pinhole camera, its calibration is not used; publish rectified images"
             )
         elif info is not None:
             K = intrinsics(info, rgb.shape[0], rgb.shape[1])
@@ -128,6 +128,7 @@ class ViewMaker:
         frame = camera.frame_id or image.payload.header.frame_id.lstrip("/")
         if not frame:
             raise InputError(
-                f"camera {camera.name}: its images name no frame; set camera.{camera.name}.frame_id"
+                f"camera {camera.name}: its images name no frame; "
+                f"set camera.{camera.name}.frame_id"
             )
         return self._transforms.lookup(base_frame, frame, image.stamp_ns)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One job at a time in a thread of its own; the newest job wins. Plain Python, no ROS.
 
-Callbacks that receive images must never wait for the network. They `submit` and return; a job that is
-replaced before the worker is free counts as skipped.
+Callbacks that receive images must never wait for the network. They `submit` and return; a job that
+is replaced before the worker is free counts as skipped.
 """
 
 import threading
@@ -63,7 +63,7 @@ class Worker(Generic[Job]):
             self._changed.notify_all()
 
     def discard(self) -> None:
-        """Forget a job that still waits, for example because the clock jumped; counts as skipped."""
+        """Forget a job that still waits, as after a jump of the clock; counts as skipped."""
         with self._changed:
             if self._waiting is not None:
                 self._skipped += 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real DDS for the tests: a context of their own, deadlines instead of sleeps, a small recording."""
+"""Real DDS for the tests: a context of their own, deadlines, a small recording."""
 
 import os
 import time

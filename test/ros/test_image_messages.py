@@ -69,7 +69,8 @@ def test_colour_and_grey_encodings(encoding, big_endian, padding):
 @pytest.mark.parametrize("encoding", YUV422_LAYOUTS)
 def test_yuv422_of_uniform_colours(encoding):
     luma_at, u_at, v_at = YUV422_LAYOUTS[encoding]
-    expected = {(76, 85, 255): (254, 0, 0), (150, 44, 21): (0, 255, 1), (128, 128, 128): (128,) * 3}
+    grey = (128, 128, 128)
+    expected = {(76, 85, 255): (254, 0, 0), (150, 44, 21): (0, 255, 1), grey: grey}
     for (y, u, v), rgb in expected.items():
         pairs = np.zeros((2, 3, 4), np.uint8)
         pairs[..., luma_at::2], pairs[..., u_at], pairs[..., v_at] = y, u, v
@@ -142,7 +143,19 @@ def test_grey_and_16_bit_pictures_become_rgb():
 def test_large_jpegs_are_decoded_at_a_reduced_size():
     message = encoded(np.zeros((900, 1600, 3), np.uint8), "JPEG")
     assert compressed_to_rgb(message, TOPIC, least_width=256).shape == (225, 400, 3)
+    assert compressed_to_rgb(message, TOPIC, least_width=200).shape == (113, 200, 3)
     assert compressed_to_rgb(message, TOPIC).shape == (900, 1600, 3)
+
+
+def test_large_raw_and_png_pictures_are_shrunk_by_averaging():
+    rgb = picture(90, 160)
+    expected = rgb[:88, :160].reshape(22, 4, 40, 4, 3).mean(axis=(1, 3))
+    for found in (
+        compressed_to_rgb(encoded(rgb, "PNG"), TOPIC, least_width=35),
+        image_to_rgb(rgb_to_image(rgb, Header()), TOPIC, least_width=35),
+    ):
+        assert found.shape == (23, 40, 3)
+        assert np.abs(found[:22] - expected).max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -185,5 +198,6 @@ def test_zero_focal_length_means_uncalibrated():
 
 def test_strong_distortion_is_noticed():
     assert has_strong_distortion(CameraInfo(distortion_model="equidistant"))
-    assert has_strong_distortion(CameraInfo(distortion_model="plumb_bob", d=[-0.3, 0.1, 0, 0, 0.0]))
+    bent = CameraInfo(distortion_model="plumb_bob", d=[-0.3, 0.1, 0.0, 0.0, 0.0])
+    assert has_strong_distortion(bent)
     assert not has_strong_distortion(CameraInfo(distortion_model="plumb_bob", d=[0.0] * 5))

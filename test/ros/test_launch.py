@@ -38,10 +38,14 @@ def _quick(monkeypatch):
 
 
 @contextlib.contextmanager
-def started(command, expected_code=0):
+def started(command):
     """Run a program in the background, interrupt it at the end, check that it ends cleanly."""
     process = subprocess.Popen(
-        command, start_new_session=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     output = ""
     try:
@@ -56,7 +60,7 @@ def started(command, expected_code=0):
             output, _ = process.communicate()
         print(output)
     assert "Traceback" not in output
-    assert process.returncode == expected_code
+    assert process.returncode == 0
 
 
 def launched(launch_file, *arguments):
@@ -94,32 +98,19 @@ def small(config, out):
 
 
 def test_surround_turns_a_recording_into_grids_in_another_process(tmp_path, recording):
-    arguments = [f"input:={recording}", "loop:=true", "loop_stamps:=back", "use_sim_time:=true"]
-    with launched("surround.launch.py", small("surround", tmp_path), *arguments):
-        figures, grids, topics = receive(tmp_path)
+    arguments = [small("surround", tmp_path), f"input:={recording}", "loop:=true"]
+    arguments += ["loop_stamps:=back", "use_sim_time:=true", "namespace:=robot"]
+    with launched("surround.launch.py", *arguments, "cameras:=[front, back, back_left]"):
+        figures, grids, topics = receive(tmp_path, node="/robot/occany")
     assert figures["grids"] >= 2
     assert figures["frame_source"] == "extrinsics"
     assert figures["error"] == ""
-    assert "/camera/back_left/image/compressed" in topics
-    assert "/occany/output/voxel_points" in topics
+    assert "/robot/camera/back_left/image/compressed" in topics
+    assert "/robot/occany/output/voxel_points" in topics
     for grid in grids:
         assert grid.header.frame_id == "base_link"
         assert 1000 <= grid.header.stamp.sec <= 1002
         assert cells_from_message(grid).probability.shape == (40, 40, 8)
-
-
-def test_two_robots_launch_side_by_side(tmp_path, recording):
-    common = [small("surround", tmp_path), f"input:={recording}", "loop:=true"]
-    with (
-        launched("surround.launch.py", *common, "namespace:=one", "cameras:=[front, back]"),
-        launched("surround.launch.py", *common, "namespace:=two", "cameras:=[back_left]"),
-    ):
-        (tmp_path / "one").mkdir()
-        (tmp_path / "two").mkdir()
-        _, one, _ = receive(tmp_path / "one", grids=1, node="/one/occany")
-        _, two, _ = receive(tmp_path / "two", grids=1, node="/two/occany")
-    assert one[0].header.stamp.sec > 2000, "without /clock stamps begin now"
-    assert cells_from_message(two[0]).known.any()
 
 
 def test_sequence_of_pictures_gives_grids_and_a_path(tmp_path):
@@ -130,15 +121,6 @@ def test_sequence_of_pictures_gives_grids_and_a_path(tmp_path):
     assert "/occany/output/odometry" in topics
     stamps = [grid.header.stamp.sec + grid.header.stamp.nanosec * 1e-9 for grid in grids]
     assert np.all(np.diff(stamps) > 0)
-
-
-def test_one_picture_is_enough_for_monocular(tmp_path):
-    picture = SEQUENCE / "0000.jpg"
-    with launched(
-        "monocular.launch.py", small("monocular", tmp_path), f"input:={picture}", "loop:=true"
-    ):
-        _, grids, _ = receive(tmp_path, grids=1)
-    assert cells_from_message(grids[0]).occupied.any()
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

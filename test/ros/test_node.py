@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node over real DDS: its life, its inputs, its parameters, and what it says when things fail."""
+"""The node over real DDS: its life, inputs, parameters, and what it says when things fail."""
 
 import array
 import contextlib
@@ -340,7 +340,8 @@ def test_a_camera_without_publisher_is_named(bench):
     bench.running(("left", "right"), transport="compressed")
     bench.send(["left"], 10**12)
     finding = bench.finding("camera right", "no image yet")
-    assert "/occany/input/right/compressed has 0 publishers; check the remapping" in finding.message
+    topic = "/occany/input/right/compressed"
+    assert f"{topic} has 0 publishers; check the remapping" in finding.message
 
 
 def test_a_jump_of_the_clock_starts_anew_once(bench):
@@ -402,7 +403,8 @@ def test_parameters_describe_themselves(bench):
     assert "[s]" in text.description
     assert text.floating_point_range[0].to_value == 10.0
     assert "live" in text.additional_constraints
-    assert "one of 'raw', 'compressed'" in node.describe_parameter("transport").additional_constraints
+    constraints = node.describe_parameter("transport").additional_constraints
+    assert "one of 'raw', 'compressed'" in constraints
     assert node.describe_parameter("autostart").read_only
 
 

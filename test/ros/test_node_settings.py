@@ -8,13 +8,13 @@ import yaml
 
 from occany_core.config import OccAnyConfig, settings, to_flat
 from occany_core.errors import ConfigError
-from occany_ros.node_settings import (
+from occany_ros.declarations import (
     NODE_DECLARATIONS,
     camera_declarations,
     checked,
     core_declarations,
-    node_settings,
 )
+from occany_ros.node_settings import node_settings
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 SEVEN = (1.0, 0.0, 1.5, 0.5, -0.5, 0.5, -0.5)

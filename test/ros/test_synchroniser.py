@@ -233,7 +233,7 @@ def test_every_image_is_accounted_for_and_every_set_obeys_the_rules(offers, poli
     st.integers(0, 400),
 )
 def test_the_chosen_set_is_the_newest_that_exists(stamps_a, stamps_b, stamp_c):
-    """Against trying every combination, with the images of a and b queued before c completes them."""
+    """Against every combination, with the images of a and b queued before c completes them."""
     skew = 60
     sync = Synchroniser(rules(max_skew_ns=skew * MS, max_wait_ns=10**15, camera_timeout_ns=10**15))
     feed(sync, [("a", s, 0) for s in sorted(stamps_a)] + [("b", s, 0) for s in sorted(stamps_b)])
