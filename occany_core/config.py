@@ -9,6 +9,7 @@ are made. The architecture of a network is not here: it belongs to the checkpoin
 
 import dataclasses
 import difflib
+import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -268,10 +269,12 @@ def _coerce(setting: Setting, value: object, place: str) -> Scalar:
             )
         item = dataclasses.replace(setting, type=setting.item_type)
         return tuple(_coerce(item, part, place) for part in value)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    if wanted is float and type(value) is int and abs(value) < 2**53:
         return float(value)
     if type(value) is not wanted:
         raise ConfigError(f"{where} is {value!r}; it must be of type {wanted.__name__}")
+    if wanted is float and not math.isfinite(value):
+        raise ConfigError(f"{where} is {value!r}; it must be a finite number")
     return value
 
 
@@ -337,6 +340,8 @@ def load_config(path: str | Path, base: OccAnyConfig | None = None) -> OccAnyCon
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not a YAML file: it is not UTF-8 text") from error
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -357,7 +362,10 @@ def with_overrides(config: OccAnyConfig, assignments: list[str]) -> OccAnyConfig
             raise ConfigError(
                 f"--set {assignment!r} has no '='; write for example voxels.resolution=0.2"
             )
-        values[path.strip()] = yaml.safe_load(text)
+        try:
+            values[path.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {assignment!r} is not valid YAML: {error}") from error
     return from_flat(values, config, "--set")
 
 

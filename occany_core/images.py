@@ -19,6 +19,8 @@ from occany_core.errors import InputError
 STRIDE = 16
 MAX_PIXELS = 100_000_000
 """Pictures above this are refused before any work."""
+ROTATION_TOLERANCE = 0.01
+"""Calibration files are rounded; products of rotation rows may be off by this."""
 
 
 @dataclass(frozen=True)
@@ -114,34 +116,65 @@ def prepare(views: list[View], long_side: int) -> ImageBatch:
         long_side: Long side of the network's picture [px], a multiple of 16.
 
     Raises:
-        InputError: No views, or a picture or K that cannot be used.
+        InputError: No views, or a picture, K or rig_from_cam that cannot be used.
     """
     if not views:
         raise InputError("no pictures were given; at least one is needed")
     for index, view in enumerate(views):
-        check_picture(view.rgb, f"view {index} ({view.camera or 'unnamed camera'})")
+        place = f"view {index} ({view.camera or 'unnamed camera'})"
+        check_picture(view.rgb, place)
+        _check_intrinsics(view.K, place)
+        _check_mounting(view.rig_from_cam, place)
     height, width = network_size(*views[0].rgb.shape[:2], long_side)
     pictures, intrinsics = [], []
-    for index, view in enumerate(views):
+    for view in views:
         picture, scale, left, top = fit(view.rgb, height, width)
         pictures.append(picture)
-        intrinsics.append(_network_intrinsics(view, index, scale, left, top))
+        intrinsics.append(_network_intrinsics(view, scale, left, top))
     rgb = np.stack(pictures)
     images = torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 255
     return ImageBatch((images - 0.5) / 0.5, rgb, tuple(intrinsics))
 
 
-def _network_intrinsics(
-    view: View, index: int, scale: float, left: int, top: int
-) -> Tensor | None:
+def _is_finite_matrix(value: object, size: int) -> bool:
+    try:
+        matrix = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError):
+        return False
+    return matrix.shape == (size, size) and bool(np.isfinite(matrix).all())
+
+
+def _check_intrinsics(K: np.ndarray | None, place: str) -> None:
+    if K is None:
+        return
+    if not _is_finite_matrix(K, 3) or min(np.diag(np.asarray(K))[:2]) <= 0:
+        raise InputError(
+            f"{place}: K is {K!r}; it must be a finite 3 x 3 matrix with positive focal lengths, "
+            "or None for an uncalibrated camera"
+        )
+
+
+def _check_mounting(rig_from_cam: np.ndarray | None, place: str) -> None:
+    if rig_from_cam is None:
+        return
+    usable = _is_finite_matrix(rig_from_cam, 4)
+    if usable:
+        matrix = np.asarray(rig_from_cam, dtype=np.float64)
+        rotation = matrix[:3, :3]
+        usable = (
+            np.allclose(rotation @ rotation.T, np.eye(3), atol=ROTATION_TOLERANCE)
+            and np.linalg.det(rotation) > 0
+            and np.array_equal(matrix[3], (0, 0, 0, 1))
+        )
+    if not usable:
+        raise InputError(
+            f"{place}: rig_from_cam is {rig_from_cam!r}; it must be a finite 4 x 4 rigid motion "
+            "(rotation, metres, last row 0 0 0 1), or None where the mounting is unknown"
+        )
+
+
+def _network_intrinsics(view: View, scale: float, left: int, top: int) -> Tensor | None:
     if view.K is None:
         return None
     K = torch.as_tensor(np.asarray(view.K, dtype=np.float32))
-    usable = K.shape == (3, 3) and bool(torch.isfinite(K).all()) and K[0, 0] > 0 and K[1, 1] > 0
-    if not usable:
-        raise InputError(
-            f"view {index} ({view.camera or 'unnamed camera'}): K is {view.K!r}; it must be "
-            "a finite 3 x 3 "
-            "matrix with positive focal lengths, or None for an uncalibrated camera"
-        )
     return camera.crop(camera.resize(K, scale, scale), left, top)

@@ -85,19 +85,13 @@ def estimate_cameras(
             "give the camera's K, or check that the picture shows a scene and not a blank surface"
         )
     world_from_cam = register(points_world, points_cam, confidence)
-    if not bool(torch.isfinite(world_from_cam).all()):
-        raise DegenerateGeometryError(
-            "the predicted points determine no camera poses (not finite); check the "
-            "pictures and weights"
-        )
     return Cameras(
         camera.pinhole(focal_px, height, width).expand(len(points_cam), 3, 3), world_from_cam
     )
 
 
 def pose_from_encoding(encoding: Float[Tensor, "*batch 7"]) -> Float[Tensor, "*batch 4 4"]:
-    """Turn the pose head's translation [m] and quaternion (real first, any length) into "
-    "world_from_cam."""
+    """Turn the pose head's translation [m] and quaternion (real first) into world_from_cam."""
     w, x, y, z = encoding[..., 3:].unbind(-1)
     scale = 2 / (encoding[..., 3:] ** 2).sum(dim=-1)
     rows = (

@@ -5,6 +5,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from occany_core.errors import DegenerateGeometryError
+
 
 def apply(
     a_from_b: Float[Tensor, "*batch 4 4"], points_b: Float[Tensor, "*batch P 3"]
@@ -50,6 +52,9 @@ def align(
     """Return the `a_from_b` that best maps points_b onto points_a (weighted Kabsch, no scale).
 
     Solved in float64; the result never mirrors. Source: spec 9.
+
+    Raises:
+        DegenerateGeometryError: A point is not finite, or no point has weight.
     """
     a, b, w = points_a.double(), points_b.double(), weights.double()
     w = (w / w.sum(dim=-1, keepdim=True))[..., None]
@@ -57,6 +62,11 @@ def align(
     covariance = (w * (a - centre_a[..., None, :])).transpose(-1, -2) @ (
         b - centre_b[..., None, :]
     )
+    if not bool(torch.isfinite(covariance).all()):
+        raise DegenerateGeometryError(
+            "cannot align two point sets: a point is not finite, or all confidences are 1; check the "
+            "pictures and weights"
+        )
     u, _, vt = torch.linalg.svd(covariance)
     handed = torch.ones_like(centre_a)
     handed[..., 2] = torch.det(u @ vt).sign()
