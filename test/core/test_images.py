@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures reach the network at a legal size, K moves with the pixels, bad input is refused by name."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from occany_core import camera
+from occany_core.errors import InputError
+from occany_core.images import STRIDE, View, fit, network_size, prepare
+
+sides = st.integers(STRIDE, 300)
+CAMERA = "front_left"
+GREY = np.full((40, 60, 3), 127, np.uint8)
+K = np.array([[50.0, 0, 30], [0, 50, 20], [0, 0, 1]])
+
+
+@given(sides, sides, st.integers(1, 12))
+def test_sizes_are_multiples_of_the_patch_and_keep_the_shape(height, width, patches):
+    long_side = patches * STRIDE
+    rows, columns = network_size(height, width, long_side)
+    assert rows % STRIDE == columns % STRIDE == 0
+    assert max(rows, columns) == long_side
+    assert (columns >= rows) == (width >= height) or rows == columns
+    short = min(height, width) * long_side / max(height, width)
+    assert abs(min(rows, columns) - short) <= STRIDE / 2 or min(rows, columns) == STRIDE
+
+
+@given(sides, sides, sides, sides)
+def test_all_pictures_of_a_scene_get_the_size_of_the_first(
+    height, width, other_height, other_width
+):
+    views = [
+        View(rgb=np.zeros((height, width, 3), np.uint8)),
+        View(rgb=np.zeros((other_height, other_width, 3), np.uint8)),
+    ]
+    batch = prepare(views, 64)
+    size = network_size(height, width, 64)
+    assert batch.images.shape == (2, 3, *size)
+    assert batch.rgb.shape == (2, *size, 3)
+
+
+def test_values_span_minus_one_to_one():
+    rgb = np.zeros((32, 48, 3), np.uint8)
+    rgb[:, :, 0], rgb[:, :, 2] = 255, 51
+    batch = prepare([View(rgb=rgb)], 48)
+    assert batch.images.dtype == torch.float32
+    channels = batch.images.amax((0, 2, 3)), batch.images.amin((0, 2, 3))
+    for channel in channels:
+        torch.testing.assert_close(channel, torch.tensor([1.0, -1.0, -0.6]))
+
+
+def centre_of_brightness(rgb: np.ndarray) -> np.ndarray:
+    """(u, v) of the only bright spot."""
+    bright = rgb[..., 0].astype(float)
+    rows, columns = np.indices(bright.shape)
+    return np.array([(bright * columns).sum(), (bright * rows).sum()]) / bright.sum()
+
+
+@given(
+    height=st.integers(100, 240),
+    width=st.integers(100, 240),
+    first=st.sampled_from([(80, 120), (120, 80), (100, 100)]),
+    where=st.tuples(st.floats(-0.15, 0.15), st.floats(-0.15, 0.15)),
+    long_side=st.sampled_from([96, 192, 320]),
+)
+def test_a_dot_is_where_k_projects_it(height, width, first, where, long_side):
+    """A dot is drawn at a pixel; the point behind it must project onto the dot of the result."""
+    u, v = round(width * (0.5 + where[0])), round(height * (0.5 + where[1]))
+    rgb = np.zeros((height, width, 3), np.uint8)
+    rgb[v - 2 : v + 3, u - 2 : u + 3] = 255
+    source = torch.tensor(
+        [[0.8 * width, 0, 0.47 * width], [0, 0.9 * width, 0.52 * height], [0, 0, 1]]
+    )
+    views = [View(rgb=np.zeros((*first, 3), np.uint8)), View(rgb=rgb, K=source.numpy())]
+    batch = prepare(views, long_side)
+    assert batch.K[0] is None
+    point = 7 * camera.rays(source, height, width)[v, u]
+    expected = camera.project(batch.K[1], point[None])[0]
+    found = centre_of_brightness(batch.rgb[1])
+    # The picture's size is rounded down to whole pixels, K's is not: up to a pixel at the border.
+    np.testing.assert_allclose(found, expected, atol=1)
+
+
+@given(
+    factor=st.sampled_from([1, 2, 4, 8]),
+    extra=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    where=st.tuples(st.integers(-3, 3), st.integers(-3, 3)),
+)
+def test_a_dot_is_exact_where_no_size_is_rounded(factor, extra, where):
+    """Half a pixel of disagreement between K and the pixels would show here."""
+    height, width = 48 * factor, (64 + 2 * extra[0]) * factor
+    if extra[1] % 2:
+        height, width = (48 + 2 * extra[0]) * factor, 64 * factor
+    v, u = height // 2 + where[0] * factor, width // 2 + where[1] * factor
+    rgb = np.zeros((height, width, 3), np.uint8)
+    rgb[v : v + factor, u : u + factor] = 255
+    source = torch.tensor([[50.0 * factor, 0, 0], [0, 40 * factor, 0], [0, 0, 1]])
+    source[:2, 2] = torch.tensor([u, v]) + (factor - 1) / 2  # the dot is straight ahead
+    first = View(rgb=np.zeros((48, 64, 3), np.uint8))
+    batch = prepare([first, View(rgb=rgb, K=source.numpy())], 64)
+    np.testing.assert_allclose(
+        centre_of_brightness(batch.rgb[1]), batch.K[1][:2, 2], rtol=0, atol=0.02
+    )
+
+
+def test_k_is_exact_where_nothing_is_resized():
+    batch = prepare([View(rgb=GREY[:32, :48], K=K)], 48)
+    np.testing.assert_allclose(batch.K[0], K, atol=1e-5)
+
+
+@given(sides, sides, st.integers(1, 6), st.integers(1, 6))
+def test_fitted_pictures_are_covered_and_cropped_in_the_middle(height, width, rows, columns):
+    size = STRIDE * rows, STRIDE * columns
+    picture, scale, left, top = fit(np.full((height, width, 3), 200, np.uint8), *size)
+    assert picture.shape == (*size, 3)
+    # As released, rounding can leave a black last column or row (spec 2).
+    assert (picture[:-1, :-1] == 200).all(), "the crop reaches beyond the picture"
+    assert left >= 0 and top >= 0
+    for side, target, cut in ((width, size[1], left), (height, size[0], top)):
+        assert abs(side * scale - target - 2 * cut) < 2.1
+
+
+BAD_PICTURES = {
+    "no array": ([[1, 2], [3, 4]], "list"),
+    "None": (None, "NoneType"),
+    "float": (np.zeros((40, 60, 3)), "float64"),
+    "grey": (np.zeros((40, 60), np.uint8), "(40, 60)"),
+    "with alpha": (np.zeros((40, 60, 4), np.uint8), "(40, 60, 4)"),
+    "channels first": (np.zeros((3, 40, 60), np.uint8), "(3, 40, 60)"),
+    "empty": (np.zeros((0, 0, 3), np.uint8), "0x0"),
+    "too low": (np.zeros((15, 60, 3), np.uint8), "60x15"),
+    "huge": (np.broadcast_to(np.uint8(0), (20_000, 20_000, 3)), "20000x20000"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PICTURES)
+def test_bad_pictures_are_refused(case):
+    rgb, named = BAD_PICTURES[case]
+    with pytest.raises(InputError) as error:
+        prepare([View(rgb=GREY), View(rgb=rgb, camera=CAMERA)], 48)
+    text = str(error.value)
+    assert "view 1" in text and CAMERA in text and named in text
+    assert "expected" in text or "must be" in text
+
+
+BAD_K = {
+    "shape": np.eye(4),
+    "flat": np.arange(9.0),
+    "not finite": np.diag([50.0, np.nan, 1]),
+    "infinite": np.diag([np.inf, 50.0, 1]),
+    "no focal length": np.diag([0.0, 50.0, 1]),
+    "negative": np.diag([50.0, -50.0, 1]),
+    "text": "pinhole",
+    "ragged": [[1, 2], [3]],
+}
+
+
+@pytest.mark.parametrize("case", BAD_K)
+def test_bad_intrinsics_are_refused(case):
+    with pytest.raises(InputError) as error:
+        prepare([View(rgb=GREY, K=K), View(rgb=GREY, camera=CAMERA, K=BAD_K[case])], 48)
+    text = str(error.value)
+    assert "view 1" in text and CAMERA in text and "K is" in text
+    assert "3 x 3" in text and "None" in text
+
+
+def mounting(*, scale: float = 1.0, mirror: float = 1.0, at: float = 1.5) -> np.ndarray:
+    matrix = np.diag([scale, scale, scale * mirror, 1.0])
+    matrix[2, 3] = at
+    return matrix
+
+
+BAD_MOUNTINGS = {
+    "shape": np.eye(3),
+    "not finite": mounting(at=np.nan),
+    "scaled": mounting(scale=2),
+    "mirrored": mounting(mirror=-1),
+    "no homogeneous row": np.ones((4, 4)),
+    "text": "base_link",
+}
+
+
+@pytest.mark.parametrize("case", BAD_MOUNTINGS)
+def test_bad_mountings_are_refused(case):
+    views = [
+        View(rgb=GREY, rig_from_cam=mounting()),
+        View(rgb=GREY, camera=CAMERA, rig_from_cam=BAD_MOUNTINGS[case]),
+    ]
+    with pytest.raises(InputError) as error:
+        prepare(views, 48)
+    text = str(error.value)
+    assert "view 1" in text and CAMERA in text and "rig_from_cam" in text and "None" in text
+
+
+def test_rounded_mountings_are_fine():
+    """Extrinsics from files carry few digits."""
+    angle = 0.3
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    prepare([View(rgb=GREY, rig_from_cam=turn.round(3))], 48)
+
+
+def test_no_pictures_are_refused():
+    with pytest.raises(InputError, match="at least one"):
+        prepare([], 48)
+
+
+def test_unnamed_cameras_are_still_found():
+    with pytest.raises(InputError, match=r"view 0 \(unnamed camera\)"):
+        prepare([View(rgb=GREY[0])], 48)
