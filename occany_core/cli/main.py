@@ -49,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     except (OccAnyError, OSError) as error:
         if arguments.debug:
             raise
-        print(f"occany: {error}", file=sys.stderr)
+        # One line, even where a parser's own message has several.
+        print(f"occany: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
 

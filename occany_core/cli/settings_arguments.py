@@ -3,10 +3,7 @@
 
 import argparse
 
-import yaml
-
 from occany_core.config import OccAnyConfig, load_config, with_overrides
-from occany_core.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +27,4 @@ def read(arguments: argparse.Namespace) -> OccAnyConfig:
         ConfigError: A file that cannot be read, an unknown setting, or a wrong value.
     """
     config = OccAnyConfig() if arguments.config is None else load_config(arguments.config)
-    try:
-        return with_overrides(config, arguments.set)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"a value of --set is not valid YAML: {' '.join(str(error).split())}"
-        ) from error
+    return with_overrides(config, arguments.set)
