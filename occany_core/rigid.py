@@ -64,8 +64,8 @@ def align(
     )
     if not bool(torch.isfinite(covariance).all()):
         raise DegenerateGeometryError(
-            "cannot align two point sets: a point is not finite, or all confidences are 1; check the "
-            "pictures and weights"
+            "cannot align two point sets: a point is not finite, or all confidences are 1; "
+            "check the pictures and weights"
         )
     u, _, vt = torch.linalg.svd(covariance)
     handed = torch.ones_like(centre_a)
