@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures reach the network at a legal size, K moves with the pixels, bad input is refused by name."""
+"""Pictures reach the network at a legal size, K moves with the pixels, bad input is refused."""
 
 import numpy as np
 import pytest
