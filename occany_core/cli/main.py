@@ -14,6 +14,8 @@ from occany_core.errors import OccAnyError
 VERBS = (predict, view, train, evaluate, inspect, config)
 """Modules with NAME, HELP, EXAMPLE, add_arguments(parser) and run(arguments)."""
 INTERRUPTED = 130
+CLOSED_PIPE = 141
+"""As a shell reports it for other programs."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,8 +46,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         arguments.run(arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has enough. What is left must not be written at the end either.
+        sys.stdout = None
+        return CLOSED_PIPE
     except (OccAnyError, OSError) as error:
         if arguments.debug:
             raise

@@ -71,6 +71,12 @@ def run(arguments: argparse.Namespace) -> None:
     title = f"{arguments.pictures[0].resolve().name}  -  model {model.name}"
     save_scene(arguments.output, scene, config, title, sources)
     print(_summary(scene, arguments.output))
+    highest = float(scene.observed.confidence.max())
+    if highest <= config.voxels.min_confidence:
+        _say(
+            f"no observed point counts: the highest confidence is {highest:.3f} and "
+            f"voxels.min_confidence is {config.voxels.min_confidence}; lower it for these weights"
+        )
 
 
 def _read(

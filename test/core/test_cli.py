@@ -2,6 +2,7 @@
 """The command line with a tiny network: what it writes; one sentence for every bad input."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from PIL import Image
 from small_model import SMALL, save_small_model, write_pictures
 
-from occany_core.cli.main import VERBS, build_parser, main
+from occany_core.cli.main import CLOSED_PIPE, VERBS, build_parser, main
 from occany_core.results import load_grid, load_scene
 
 SETTINGS = [part for setting in SMALL for part in ("--set", setting)]
@@ -320,6 +321,27 @@ def test_bad_results_are_one_sentence(tmp_path, capsys):
 def test_debug_shows_where(weights, tmp_path):
     with pytest.raises(Exception, match="nowhere"):
         predict(weights, tmp_path / "nowhere", "-o", tmp_path / "o", "--debug")
+
+
+def test_points_without_confidence_are_mentioned(weights, tmp_path, capsys):
+    pictures = write_pictures(tmp_path / "p", 1)
+    arguments = ["-o", tmp_path / "o", "--set", "voxels.min_confidence=1000"]
+    assert predict(weights, pictures, *arguments) == 0
+    assert "lower it for these weights" in capsys.readouterr().err
+
+
+def test_a_reader_that_stops_early_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "occany_core.cli.main", "config", "--list"],
+        cwd=Path(__file__).resolve().parents[2],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+    )
+    os.close(writer)
+    assert done.stderr == b""
+    assert done.returncode == CLOSED_PIPE
 
 
 def test_module_runs_as_a_program():
