@@ -71,9 +71,27 @@ def save_model(network: OccAnyNetwork, card: dict, path: Path, *, half: bool = F
         name: tensor.to(dtype).contiguous() for name, tensor in network.state_dict().items()
     }
     save_file(weights, path)
+    path.chmod(0o644)
     file = {"name": path.name, "sha256": _sha256(path)}
     content = {"format": CARD_FORMAT, **card, "network": network.config.to_dict(), "files": [file]}
     path.with_suffix(".json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def weights_path(checkpoint: str | Path) -> Path:
+    """Return the file that a checkpoint name or path means; `default` is the shipped one."""
+    return WEIGHTS / "default.safetensors" if checkpoint == "default" else Path(checkpoint)
+
+
+def write_metrics(checkpoint: str | Path, protocol: str, metrics: dict) -> None:
+    """Put scores of one protocol into the card of a checkpoint, in place of older ones.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or its card is damaged.
+    """
+    path = weights_path(checkpoint)
+    card = _read_card(path)
+    card["metrics"] = card.get("metrics", {}) | {protocol: metrics}
+    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def load_model(checkpoint: str | Path = "default", device: str = "auto") -> Model:
@@ -88,7 +106,7 @@ def load_model(checkpoint: str | Path = "default", device: str = "auto") -> Mode
         CheckpointError: The file or its card is missing, damaged, or they do not belong together.
         ConfigError: The device does not exist.
     """
-    path = WEIGHTS / "default.safetensors" if checkpoint == "default" else Path(checkpoint)
+    path = weights_path(checkpoint)
     chosen = choose_device(device)
     card = _read_card(path)
     weights = {}

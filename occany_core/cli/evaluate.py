@@ -5,7 +5,7 @@ import argparse
 import json
 import sys
 
-from occany_core.checkpoints import load_model
+from occany_core.checkpoints import load_model, write_metrics
 from occany_core.cli import settings_arguments
 from occany_core.errors import ConfigError
 from occany_core.evaluation.synthocc import evaluate
@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="default", help="'default' or a .safetensors file")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object as the last line"
+    )
+    parser.add_argument(
+        "--write-card", action="store_true", help="put the scores into the model's card"
     )
     settings_arguments.add_arguments(parser)
 
@@ -46,6 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
         print(
             f"{name:28}{next(numbers):10.2f}{next(numbers):10.2f}{next(numbers):10.2f}{next(numbers):14.2f}"
         )
+    if arguments.write_card:
+        write_metrics(arguments.model, "synthocc", {"scenes": arguments.limit} | scores)
     if arguments.json:
         print(json.dumps(scores))
 

@@ -19,6 +19,9 @@ SURROUND_LATER = [6, 7, 8, 9, 10, 11]
 FRONT = [0, 6, 12, 13, 14]
 NOVEL_AROUND_SURROUND = range(15, 27)
 NOVEL_AROUND_FRONT = range(27, 33)
+SURROUND_WORLD_WEIGHT = 0.0
+"""Where the cameras of a rig look is hard to guess and drowned the depth in this budget; rigs come
+with calibration."""
 MAX_DEPTH = 80.0
 """Targets beyond are not supervised [m]."""
 
@@ -40,6 +43,8 @@ class Batch:
     """Observed views with targets, and novel views with poses and targets."""
 
     images: Float[Tensor, "B V 3 H W"]
+    world_weight: float
+    """Weight of errors in the reference frame."""
     observed: Targets
     observed_world_from_cam: Float[Tensor, "B V 4 4"]
     focal_px: Float[Tensor, "B V"]
@@ -88,7 +93,8 @@ class BatchSampler:
         images = _mirrored(self._augmented(torch.from_numpy(rgb)), mirror, axis=-1)
         targets, poses, focal = self._targets(picks, observed, reference, mirror)
         novel_parts = self._targets(picks, novel, reference, mirror) if num_novel else (None,) * 3
-        return Batch(images, targets, poses, focal, *novel_parts)
+        weight = SURROUND_WORLD_WEIGHT if kind == "surround" and not num_novel else 1.0
+        return Batch(images, weight, targets, poses, focal, *novel_parts)
 
     def _augmented(self, rgb: Tensor) -> Float[Tensor, "B V 3 H W"]:
         """Scale to [-1, 1] after a random gain, contrast and tint per scene."""

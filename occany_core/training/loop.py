@@ -153,7 +153,7 @@ class Training:
             raw, targets = rendering_maps(self.network, batch), batch.novel
         else:
             raw, targets = reconstruction_maps(self.network, batch), batch.observed
-        loss = point_loss(raw, targets, self.recipe.alpha)
+        loss = point_loss(raw, targets, self.recipe.alpha, batch.world_weight)
         self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         trained = [p for p in self.network.parameters() if p.requires_grad]
@@ -286,13 +286,8 @@ def _quarter_maps(
 def reconstruction_maps(network: OccAnyNetwork, batch: Batch) -> Tensor:
     """Return raw maps (B, V, 7, h, w) of the observed views after the re-rendering pass."""
     tokens = network.encode(batch.images)
-    memory, online = network.update_memory(tokens)
-    if network.training and tokens.tokens.shape[1] == 1:
-        # A single first view sees itself in both passes, which differ little: half the decoder's
-        # cost.
-        features = online
-    else:
-        features = network.decoder.render(tokens.tokens, tokens.grid, memory)
+    memory, _ = network.update_memory(tokens)
+    features = network.decoder.render(tokens.tokens, tokens.grid, memory)
     return _quarter_maps(network.heads, features, tokens.grid, tokens.finer)
 
 

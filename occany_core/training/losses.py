@@ -29,13 +29,16 @@ class PointLoss:
     """The same in each view's own frame."""
 
 
-def point_loss(raw: Float[Tensor, "B V 7 h w"], targets: Targets, alpha: float) -> PointLoss:
+def point_loss(
+    raw: Float[Tensor, "B V 7 h w"], targets: Targets, alpha: float, world_weight: float = 1.0
+) -> PointLoss:
     """Compare raw quarter-resolution maps of a `norm_exp` network with their targets.
 
     Args:
         raw: World and camera log-points and the confidence logit.
         targets: Points of the same views.
         alpha: Error [log-metres] at which the best confidence is 1.
+        world_weight: Weight of errors in the reference frame beside those in the view's own.
     """
     raw = raw.permute(0, 1, 3, 4, 2)
     confidence = confidence_from_logit(raw[..., 6])
@@ -43,10 +46,11 @@ def point_loss(raw: Float[Tensor, "B V 7 h w"], targets: Targets, alpha: float) 
     cam = (raw[..., 3:6] - log_points(targets.points_cam)).norm(dim=-1)
     valid = targets.valid
     num_valid = valid.sum().clamp_min(1)
-    weighted = confidence * (world + cam) / 2 - alpha * confidence.log()
+    error = (world_weight * world + cam) / (world_weight + 1)
+    weighted = confidence * error - alpha * confidence.log()
     sky = confidence * SKY_ERROR - alpha * confidence.log()
     # Plain errors keep pulling where confidence is low; confidence alone would give up on them.
-    surfaces = ((weighted + 0.5 * (world + cam)) * valid).sum() / num_valid
+    surfaces = ((weighted + error) * valid).sum() / num_valid
     nothing = (sky * targets.sky).sum() / targets.sky.numel()
     return PointLoss(
         total=surfaces + nothing,

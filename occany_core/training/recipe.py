@@ -58,7 +58,7 @@ class Recipe:
 _SINGLE = Draw(kind="single", num_views=1, weight=1.0)
 _PAIR = Draw(kind="sequence", num_views=2, weight=0.35)
 _SEQUENCE = Draw(kind="sequence", num_views=5, weight=0.6)
-_SURROUND = Draw(kind="surround", num_views=6, weight=1.0)
+_SURROUND = Draw(kind="surround", num_views=6, weight=0.6)
 
 
 def tiny(reconstruction_minutes: float, rendering_minutes: float) -> Recipe:
