@@ -58,6 +58,11 @@ def arguments():
             description="how loose pictures are meant: six cameras at once, or one camera",
         ),
         DeclareLaunchArgument(
+            "calibration",
+            default_value="",
+            description="JSON with K and rig_from_cam of the cameras of replayed pictures",
+        ),
+        DeclareLaunchArgument(
             "rate", default_value="1.0", description="speed of the replay; 1 is as recorded"
         ),
         DeclareLaunchArgument(
@@ -152,6 +157,7 @@ def generate_launch_description():
         parameters=[
             {
                 "input": ParameterValue(LaunchConfiguration("input"), value_type=str),
+                "calibration": ParameterValue(LaunchConfiguration("calibration"), value_type=str),
                 "rig": LaunchConfiguration("rig"),
                 "rate": LaunchConfiguration("rate"),
                 "period": LaunchConfiguration("period"),

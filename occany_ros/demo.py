@@ -65,16 +65,20 @@ class Outcome:
     pictures: dict[str, np.ndarray]
 
 
-def plan_for(place: str, rig: str, period_s: float) -> Plan:
+def plan_for(place: str, rig: str, period_s: float, calibration: str) -> Plan:
     """Look at the input and choose the launch file.
 
     Raises:
         InputError: The input cannot be used; nothing was started or written.
     """
-    recording = open_recording(place, period_s, "surround" if rig == "surround" else "auto")
+    recording = open_recording(
+        place, period_s, "surround" if rig == "surround" else "auto", calibration
+    )
     is_demo = place == DEMO
     arguments = [f"input:={place if is_demo else Path(place).resolve()}", "loop:=true"]
     arguments += ["use_sim_time:=true", f"period:={period_s}"]
+    if calibration:
+        arguments.append(f"calibration:={Path(calibration).resolve()}")
     if not isinstance(recording, PictureRecording):
         truth = share_folder() / "recordings" / "surround_truth.npz"
         return Plan(
@@ -250,6 +254,12 @@ def main(args: list[str] | None = None) -> int:
         default="auto",
         help="how loose pictures are meant; surround: six cameras at one moment",
     )
+    parser.add_argument(
+        "--calibration",
+        metavar="FILE",
+        default="",
+        help="JSON with K and rig_from_cam per camera (docs/conventions.md)",
+    )
     parser.add_argument("--period", type=float, default=0.5, help="seconds between pictures")
     parser.add_argument("--grids", type=int, help="end after this many grids")
     parser.add_argument("--timeout", type=float, default=240.0, help="give up after this long [s]")
@@ -257,8 +267,9 @@ def main(args: list[str] | None = None) -> int:
         "--out", type=Path, default=Path("out/demo"), help="folder for the results"
     )
     options = parser.parse_args(args)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, cleaning up
     try:
-        plan = plan_for(options.input, options.rig, options.period)
+        plan = plan_for(options.input, options.rig, options.period, options.calibration)
         if options.grids:
             least = min(plan.least_grids, options.grids)
             plan = replace(plan, grids=options.grids, least_grids=least)

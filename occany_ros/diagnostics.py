@@ -169,6 +169,17 @@ def geometry_finding(frame_source: str, scale_source: str, missing_transform: st
     return Finding("geometry", OK, f"frame from {frame_source}, scale from {scale_source}", values)
 
 
+def clock_finding(uses_sim_time: bool, now_s: float) -> Finding:
+    """Judge the node's clock; with simulated time it stands at zero until /clock comes."""
+    if uses_sim_time and now_s == 0:
+        message = (
+            "use_sim_time is true and nothing publishes /clock; start the replay with clock, or "
+            "set use_sim_time to false"
+        )
+        return Finding("clock", WARN, message)
+    return Finding("clock", OK, "simulated time" if uses_sim_time else "system time")
+
+
 def model_finding(name: str, sha256: str, licence: str, device: str) -> Finding:
     """Tell which weights run; a licence that restricts use is shown as a warning."""
     values = {"sha256": sha256, "licence": licence, "device": device}

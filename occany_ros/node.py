@@ -6,6 +6,7 @@ publishes. Image messages -> synchroniser -> worker -> inference -> outputs.
 """
 
 import signal
+import sys
 import time
 from contextlib import suppress
 
@@ -15,6 +16,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from occany_core.errors import OccAnyError
+from occany_ros.diagnostics import clock_finding
 from occany_ros.inference import Inference, Job
 from occany_ros.msg import OccAnyStatus
 from occany_ros.node_settings import NodeSettings
@@ -45,9 +47,7 @@ class OccAnyNode(LifecycleNode):
     """See the module; parameters and topics are listed in docs and `ros2 param describe`."""
 
     def __init__(self, node_name: str = "occany", **options: object) -> None:
-        super().__init__(
-            node_name, automatically_declare_parameters_from_overrides=True, **options
-        )
+        super().__init__(node_name, **options)
         self.fatal = ""
         """Traceback of a bug that ended the worker, or empty."""
         self._is_configured = False
@@ -83,6 +83,7 @@ class OccAnyNode(LifecycleNode):
         except OccAnyError as error:
             self._status.last_error = f"configure failed: {error}"
             self.get_logger().error(self._status.last_error)
+            self._reports.was_logged(self._status.last_error)
             self._release()
             return FAILURE
         return SUCCESS
@@ -236,7 +237,9 @@ class OccAnyNode(LifecycleNode):
             camera.match_reliability()
         if self._status.state != "running":
             self._publish_status()
-        findings = status_findings(
+        now_s = self.get_clock().now().nanoseconds * 1e-9
+        findings = [clock_finding(bool(self.get_parameter("use_sim_time").value), now_s)]
+        findings += status_findings(
             self._status, self._views.missing_extrinsics if self._views else ""
         )
         if self._worker is not None:
@@ -247,9 +250,13 @@ class OccAnyNode(LifecycleNode):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until a signal; returns 0 after a signal, 1 after a bug."""
-    rclpy.init(args=args)
-    node = OccAnyNode()
+    """Run the node until a signal; returns 0 after a signal, 1 after a bug or wrong arguments."""
+    try:
+        rclpy.init(args=args)
+        node = OccAnyNode()
+    except RuntimeError as error:  # of rcl, for example about a parameter file
+        sys.stderr.write(f"occany: cannot start: {error}\n")
+        return 1
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     with suppress(KeyboardInterrupt, ExternalShutdownException):

@@ -60,21 +60,19 @@ class NodeParameters:
         """Declare everything.
 
         Args:
-            node: Made with `automatically_declare_parameters_from_overrides=True`, so that what
-            the
-                user gave is known even where it is no parameter of ours.
+            node: The node; what the user gave it is known from here on.
             is_configured: Whether only live parameters may change now.
         """
         self._node = node
         self._is_configured = is_configured
         self._on_change: Callable[[NodeSettings], None] = lambda settings: None
+        # There is no public way to learn which parameters were given but not declared, except
+        # automatic declaration, which fails on the empty lists of a YAML file.
         self._given = {
             name: parameter.value
-            for name, parameter in node.get_parameters_by_prefix("").items()
+            for name, parameter in node._parameter_overrides.items()
             if name.split(".")[0] not in FOREIGN
         }
-        for name in self._given:
-            node.undeclare_parameter(name)
         self._declarations: dict[str, Declaration] = {}
         self._declare((*NODE_DECLARATIONS, *core_declarations()))
         self._declare_cameras()
@@ -99,7 +97,8 @@ class NodeParameters:
             if declaration.name in self._declarations:
                 continue
             self._declarations[declaration.name] = declaration
-            value = self._given.pop(declaration.name, declaration.default)
+            value = self._given.pop(declaration.name, None)
+            value = declaration.default if value is None else value  # None: an empty list
             try:
                 value, with_range = checked(declaration, value), True
             except ConfigError:

@@ -102,6 +102,7 @@ class ReplayNode(Node):
         self._place = self.declare_parameter("input", "demo").value
         self._period_s = float(self.declare_parameter("period", 0.5).value)
         self._rig = self.declare_parameter("rig", "auto").value
+        self._calibration = self.declare_parameter("calibration", "").value
         self._wait_s = float(self.declare_parameter("wait", 60.0).value)
         self._with_clock = self.declare_parameter("clock", False).value
         stamps = self.declare_parameter("stamps", "auto").value
@@ -136,7 +137,7 @@ class ReplayNode(Node):
         Raises:
             InputError: The recording cannot be read.
         """
-        recording = open_recording(self._place, self._period_s, self._rig)
+        recording = open_recording(self._place, self._period_s, self._rig, self._calibration)
         for topic in recording.topics:
             self._create_publisher(topic)
         self.get_logger().info(

@@ -98,6 +98,11 @@ class Reports:
         self._node = node
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._logged: dict[str, _Logged] = {}
+        self._known_texts: set[str] = set()
+
+    def was_logged(self, text: str) -> None:
+        """Leave the logging of this finding to whoever did it already."""
+        self._known_texts = {text}
 
     def publish(self, findings: list[Finding]) -> None:
         """Publish and log."""
@@ -114,7 +119,9 @@ class Reports:
                 self._node.get_logger().info(f"{finding.name}: {finding.message}")
             known = self._logged[finding.name] = _Logged(finding.level, now_s)
         is_due = known.logged_s is None or now_s - known.logged_s > REPEAT_S
-        if finding.level == OK or not is_due or now_s - known.since_s < PATIENCE_S:
+        if finding.level == OK or finding.message in self._known_texts:
+            return
+        if not is_due or now_s - known.since_s < PATIENCE_S:
             return
         known.logged_s = now_s
         if finding.level == WARN:

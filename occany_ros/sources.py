@@ -3,6 +3,7 @@
 
 from pathlib import Path
 
+from occany_core.cli.calibration_file import load_calibration
 from occany_core.errors import InputError
 from occany_ros.bags import BagRecording
 from occany_ros.picture_folders import PictureRecording, Rig, camera_pictures
@@ -13,7 +14,7 @@ DEMO = "demo"
 
 
 def open_recording(
-    place: str, period_s: float = 0.5, rig: Rig = "auto"
+    place: str, period_s: float = 0.5, rig: Rig = "auto", calibration: str = ""
 ) -> BagRecording | PictureRecording:
     """Find out what a path holds and open it.
 
@@ -22,8 +23,9 @@ def open_recording(
             `demo` for the bundled recording.
         period_s: Time between two pictures of a camera.
         rig: How loose pictures are meant: views of one moment (`surround`) or of one camera over
-        time
-            (`sequence`). `auto` is `sequence`. Subfolders are always cameras of one rig.
+            time (`sequence`). `auto` is `sequence`. Subfolders are always cameras of one rig.
+        calibration: File with K and mounting of the cameras of pictures (docs/conventions.md), or
+            empty.
 
     Raises:
         InputError: Nothing there, nothing usable in it, or a damaged file; names it.
@@ -34,5 +36,9 @@ def open_recording(
             f"{path if place else repr(place)} does not exist; give a bag, a picture or a folder"
         )
     if path.suffix in (".mcap", ".db3") or (path / "metadata.yaml").exists():
+        if calibration:
+            raise InputError(f"{path} is a bag; a calibration file goes with pictures only")
         return BagRecording(path)
-    return PictureRecording(path, camera_pictures(path, rig), round(period_s * 1e9))
+    cameras = camera_pictures(path, rig)
+    known = load_calibration(Path(calibration), list(cameras)) if calibration else {}
+    return PictureRecording(path, cameras, round(period_s * 1e9), known)

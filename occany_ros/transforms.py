@@ -94,6 +94,17 @@ class StaticTree:
         return None
 
 
+def transforms_message(transforms: list[TransformStamped]) -> object:
+    """Return a tf2_msgs/TFMessage.
+
+    Raises:
+        InputError: The package tf2_msgs is not installed.
+    """
+    if not HAS_TF_MESSAGES:
+        raise InputError("mountings of cameras are sent as TF: install the package tf2_msgs")
+    return importlib.import_module("tf2_msgs.msg").TFMessage(transforms=transforms)
+
+
 class _Broadcast:
     """Publishes /tf."""
 

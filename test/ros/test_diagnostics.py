@@ -17,6 +17,7 @@ from occany_ros.diagnostics import (
     CameraState,
     SyncState,
     camera_finding,
+    clock_finding,
     diagnostics_message,
     geometry_finding,
     model_finding,
@@ -118,6 +119,14 @@ def test_pipeline_geometry_and_model():
     assert missing.message == "no transform from x"
     assert model_finding("tiny", "ab", "Apache-2.0", "cpu").level == OK
     assert model_finding("occany", "ab", "CC-BY-NC-SA-4.0", "cpu").level == WARN
+
+
+def test_clock():
+    waiting = clock_finding(uses_sim_time=True, now_s=0.0)
+    assert waiting.level == WARN
+    assert "nothing publishes /clock" in waiting.message
+    assert clock_finding(uses_sim_time=True, now_s=3.0).level == OK
+    assert clock_finding(uses_sim_time=False, now_s=1e9).message == "system time"
 
 
 def test_message_groups_by_node():

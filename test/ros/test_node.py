@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseArray
 from nav_msgs.msg import Odometry, Path
@@ -383,6 +384,24 @@ def test_live_changes_apply_together_or_not_at_all(bench):
     grid = bench.grids[-1]
     assert (grid.size_x, grid.size_y, grid.size_z) == (10, 20, 4)
     assert grid.resolution == pytest.approx(0.5)
+
+
+def test_empty_lists_and_words_of_yaml_files(tmp_path):
+    path = tmp_path / "occany.yaml"
+    path.write_text(
+        "/**:\n  ros__parameters:\n    sync: {required_cameras: [], max_skew: 1}\n"
+        "    calibration: {use: off}\n    voxels: {origin: [0, -8, -1]}\n"
+    )
+    context = rclpy.Context()
+    rclpy.init(context=context, args=["--ros-args", "--params-file", str(path)])
+    node = OccAnyNode(context=context)
+    settings = node._node_parameters.read()
+    node.destroy_node()
+    rclpy.try_shutdown(context=context)
+    assert settings.sync.max_skew_ns == 10**9
+    assert settings.sync.required_cameras == frozenset()
+    assert settings.core.calibration.use == "off"
+    assert settings.core.voxels.origin == (0.0, -8.0, -1.0)
 
 
 def test_other_parameters_wait_for_cleanup(bench):

@@ -2,6 +2,7 @@
 """Recordings from bags and pictures, their timing, and the replay node over real DDS."""
 
 import itertools
+import json
 import shutil
 import subprocess
 import sys
@@ -17,10 +18,13 @@ from rclpy.parameter import Parameter
 from rclpy.serialization import deserialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage
+from tf2_msgs.msg import TFMessage
 
 from occany_core.errors import ConfigError, InputError
 from occany_ros.bags import ResultWriter, read_messages
+from occany_ros.image_messages import compressed_to_rgb
 from occany_ros.picture_folders import SURROUND_CAMERAS, camera_pictures
+from occany_ros.pose_messages import matrix_from_transform
 from occany_ros.recording import Entry, Topic
 from occany_ros.replay import Playback, ReplayNode, schedule, shifted
 from occany_ros.sources import open_recording
@@ -84,9 +88,48 @@ def test_six_loose_pictures_are_a_rig_only_when_asked(tmp_path):
         save(tmp_path / f"{k}.png")
     assert open_recording(str(tmp_path)).cameras == ("camera",)
     assert open_recording(str(tmp_path), rig="surround").cameras == SURROUND_CAMERAS
+    assert "front_left" in open_recording(str(tmp_path), rig="surround").cameras[1]
     save(tmp_path / "7.png")
     with pytest.raises(InputError, match="holds 7 pictures; a surround rig of loose pictures"):
         open_recording(str(tmp_path), rig="surround")
+
+
+def test_loose_pictures_with_the_names_of_cameras(tmp_path):
+    for camera in ("left", "front", "right"):
+        save(tmp_path / f"{camera}.jpg")
+    assert open_recording(str(tmp_path), rig="surround").cameras == ("front", "left", "right")
+
+
+def test_a_calibration_file_becomes_camera_info_and_tf(tmp_path):
+    save(tmp_path / "rig" / "front" / "0.jpg", size=(64, 48))
+    rig_from_cam = [[0, 0, 1, 1.5], [-1, 0, 0, 0.2], [0, -1, 0, 1.6], [0, 0, 0, 1]]
+    known = {
+        "front": {"K": [[50, 0, 31.5], [0, 51, 23.5], [0, 0, 1]], "rig_from_cam": rig_from_cam}
+    }
+    (tmp_path / "rig.json").write_text(json.dumps(known))
+    place = str(tmp_path / "rig")
+    found = open_recording(place, calibration=str(tmp_path / "rig.json"))
+    entries = {entry.topic: entry for entry in found.entries()}
+    assert [topic.name for topic in found.topics if topic.is_latched] == ["/tf_static"]
+    info = deserialize_message(entries["camera/front/camera_info"].data, CameraInfo)
+    assert (info.width, info.height) == (64, 48)
+    np.testing.assert_allclose(info.k, [50, 0, 31.5, 0, 51, 23.5, 0, 0, 1])
+    (transform,) = deserialize_message(entries["/tf_static"].data, TFMessage).transforms
+    np.testing.assert_allclose(matrix_from_transform(transform.transform), rig_from_cam, atol=1e-9)
+    assert transform.child_frame_id == "front_optical_frame"
+    (tmp_path / "rig.json").write_text(json.dumps({"back": {}}))
+    with pytest.raises(InputError, match="has no camera 'front'"):
+        open_recording(place, calibration=str(tmp_path / "rig.json"))
+
+
+def test_a_picture_on_its_side_is_turned_upright(tmp_path):
+    picture = PIL.Image.new("RGB", (40, 20))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "phone.jpg", exif=exif)
+    entry = next(iter(open_recording(str(tmp_path)).entries()))
+    message = deserialize_message(entry.data, CompressedImage)
+    assert compressed_to_rgb(message, "/any").shape == (40, 20, 3)
 
 
 def test_what_cannot_be_played_is_named(tmp_path):
