@@ -228,7 +228,8 @@ def snap_to_ground(
     """Move points near or below the plane z = 0 along their viewing ray onto it.
 
     Nothing is seen below the ground of a level street, so a point there is too far away; one less
-    than `tolerance` above it is most likely ground whose distance is a little off. A camera at or below the plane moves no point.
+    than `tolerance` above it is most likely ground whose distance is a little off. A camera
+    at or below the plane moves no point.
     """
     drop = centres[2] - points[:, 2]
     on_ray = (points[:, 2] < tolerance) & (drop > 0.2 * centres[2]) & (centres[2] > 0)
