@@ -349,7 +349,7 @@ def test_the_order_of_views_does_not_matter(seed, method):
 
 
 def ground_seen_by_a_camera(rows: int = 20) -> torch.Tensor:
-    """Level ground (rows, 3, 3) below a camera 1.6 m high: far above, near below, as in a picture."""
+    """Level ground (rows, 3, 3) below a camera 1.6 m high, far rows first."""
     slope = torch.linspace(0.05, 0.8, rows)
     distance = 1.6 / slope
     points = torch.zeros(rows, 3, 3)
