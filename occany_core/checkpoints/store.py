@@ -115,7 +115,7 @@ def load_model(checkpoint: str | Path = "default", device: str = "auto") -> Mode
     try:
         network = OccAnyNetwork(NetworkConfig.from_dict(card["network"]))
         network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-    except (ConfigError, RuntimeError) as error:
+    except (ConfigError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"the weights in {path} do not fit the network that their card describes: {error}"
         ) from error
@@ -123,7 +123,7 @@ def load_model(checkpoint: str | Path = "default", device: str = "auto") -> Mode
 
 
 def _read_card(path: Path) -> dict:
-    if not path.exists():
+    if not path.is_file():
         raise CheckpointError(
             f"there is no weights file {path}; give a .safetensors file or 'default' for "
             "the shipped weights"
@@ -131,8 +131,7 @@ def _read_card(path: Path) -> dict:
     if path.suffix != ".safetensors":
         raise CheckpointError(
             f"{path} is not a .safetensors file; only that format is loaded, because other "
-            "formats can "
-            "run code"
+            "formats can run code"
         )
     card_path = path.with_suffix(".json")
     try:
@@ -141,16 +140,34 @@ def _read_card(path: Path) -> dict:
         raise CheckpointError(
             f"{path} has no card: {card_path.name} beside it cannot be read ({error.strerror})"
         ) from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # also text that is not UTF-8
         raise CheckpointError(f"the card {card_path} is not valid JSON: {error}") from error
-    missing = {"name", "licence", "network", "files"} - card.keys()
-    if missing:
-        raise CheckpointError(f"the card {card_path} has no {', '.join(sorted(missing))}")
+    _check_card(card, card_path)
     return card
 
 
+def _check_card(card: object, path: Path) -> None:
+    if not isinstance(card, dict):
+        raise CheckpointError(f"the card {path} must be a JSON object")
+    missing = {"name", "licence", "network", "files"} - card.keys()
+    if missing:
+        raise CheckpointError(f"the card {path} has no {', '.join(sorted(missing))}")
+    files = card["files"]
+    has_files = isinstance(files, list) and len(files) > 0
+    if not has_files or not all(_is_file_entry(file) for file in files):
+        raise CheckpointError(
+            f"the card {path} must list its files as name and sha256, not {files!r}"
+        )
+
+
+def _is_file_entry(file: object) -> bool:
+    return isinstance(file, dict) and all(
+        isinstance(file.get(key), str) for key in ("name", "sha256")
+    )
+
+
 def _read_part(path: Path, sha256: str) -> dict[str, torch.Tensor]:
-    if not path.exists():
+    if not path.is_file():
         raise CheckpointError(f"the weights file {path}, named by its card, is missing")
     found = _sha256(path)
     if found != sha256:

@@ -18,8 +18,8 @@ class TransformerDims:
     def __post_init__(self) -> None:
         if self.width < 1 or self.depth < 0 or self.heads < 1:
             raise ConfigError(
-                f"width {self.width}, depth {self.depth} and heads {self.heads}: none may be negative, "
-                "and only the depth may be 0"
+                f"width {self.width}, depth {self.depth} and heads {self.heads}: none may be "
+                "negative, and only the depth may be 0"
             )
         if self.width % self.heads or (self.width // self.heads) % 4:
             raise ConfigError(
