@@ -171,7 +171,7 @@ def test_every_weight_influences_the_output(stem):
         for name, parameter in network.named_parameters()
         if parameter.grad is None or parameter.grad.abs().max() < 1e-3
     ]
-    # A bias of all keys adds the same to each logit of a softmax; the colour head is not evaluated.
+    # A bias of all keys adds the same to each logit of a softmax; the colour head never runs.
     expected = [
         name
         for name, _ in network.named_parameters()
