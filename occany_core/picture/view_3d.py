@@ -75,7 +75,7 @@ def shown_region(grid: VoxelGrid) -> tuple[float, float, float, float]:
         [(-SMALLEST_SCENE / 2, -SMALLEST_SCENE), (SMALLEST_SCENE * 1.5, SMALLEST_SCENE)]
     )
     if len(centres):
-        most = np.percentile(centres, (1, 99), axis=0)
+        most = np.percentile(centres, (0.2, 99.8), axis=0)
         near = np.stack((np.minimum(near[0], most[0]), np.maximum(near[1], most[1])))
     (x0, y0), (x1, y1) = near
     return float(x0), float(x1), float(y0), float(y1)
