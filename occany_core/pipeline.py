@@ -100,8 +100,7 @@ def _check_calibration(views: list[View], calibration: CalibrationConfig) -> Non
         if missing:
             raise InputError(
                 f"view {index} ({view.camera or 'unnamed camera'}) has no "
-                f"{' and no '.join(missing)}, but "
-                "calibration.use is required; give it, or set calibration.use to auto"
+                f"{' and no '.join(missing)}, but calibration.use is required; give it, or set calibration.use to auto"
             )
 
 
@@ -121,9 +120,11 @@ def reconstruct(
         timings: Seconds of stages that ran before, to be reported along.
 
     Raises:
-        InputError: Sets of different picture sizes.
+        InputError: No sets, or sets of different picture sizes.
         DegenerateGeometryError: The prediction determines no cameras.
     """
+    if not sets:
+        raise InputError("no view sets were given; at least one is needed")
     watch = Stopwatch()
     watch.seconds.update(timings or {})
     views = [view for one in sets for view in one.views]
