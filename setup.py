@@ -162,7 +162,7 @@ setup(
         "occany_core": ["py.typed", "weights/*.safetensors", "weights/*.json", "evaluation/*.npz"]
     },
     python_requires=">=3.10",
-    install_requires=["torch", "numpy", "pyyaml", "safetensors", "jaxtyping", "pillow"],
+    install_requires=["torch", "numpy", "pyyaml", "safetensors", "jaxtyping", "pillow>=10.1"],
     extras_require={
         "semantics": ["transformers>=5,<6"],
         "train": ["accelerate", "tensorboard", "pyarrow", "fsspec"],

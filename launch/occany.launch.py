@@ -101,6 +101,8 @@ def environment():
     return [
         SetEnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", profile),
         SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", profile),
+        # PyTorch's threads spin while they wait; on a busy machine that starves everybody.
+        SetEnvironmentVariable("OMP_WAIT_POLICY", "PASSIVE"),
     ]
 
 

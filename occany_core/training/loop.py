@@ -107,6 +107,7 @@ class Training:
         renders = self.stage.num_novel > 0
         novel = ("novel_view_encoder.", "novel_view_decoder.", "novel_view_heads.")
         if renders and self.progress.stage_seconds == 0:
+            centre_confidence(self.network, self.validation)
             _copy_matching(self.network.decoder, self.network.novel_view_decoder)
             _copy_matching(self.network.heads, self.network.novel_view_heads)
             self.average.load_state_dict(self.network.state_dict())
@@ -271,6 +272,21 @@ def set_prior(network: OccAnyNetwork, pack: Pack, samples: int = 300) -> None:
     for heads in (network.heads, network.novel_view_heads):
         size = heads.points.prior.shape[-2:]
         heads.points.prior.copy_(nn.functional.interpolate(both, size=size, mode="bilinear"))
+
+
+@torch.no_grad()
+def centre_confidence(network: OccAnyNetwork, pack: Pack) -> None:
+    """Shift the confidence logits so that the median confidence of observed surfaces is 2.
+
+    Only the order of confidences is learned; this makes thresholds mean the same for every run.
+    """
+    network.eval()
+    sampler = BatchSampler(pack, seed=2)
+    logits = []
+    for kind, num_views in (("single", 1), ("sequence", 5), ("surround", 6)):
+        batch = sampler.draw(kind, 24 // num_views, num_views)
+        logits.append(reconstruction_maps(network, batch)[:, :, 6][batch.observed.valid])
+    network.heads.points.prior[:, 6] -= torch.cat(logits).median()
 
 
 def _quarter_maps(
