@@ -100,7 +100,8 @@ def _check_calibration(views: list[View], calibration: CalibrationConfig) -> Non
         if missing:
             raise InputError(
                 f"view {index} ({view.camera or 'unnamed camera'}) has no "
-                f"{' and no '.join(missing)}, but calibration.use is required; give it, or set calibration.use to auto"
+                f"{' and no '.join(missing)}, but calibration.use is required; give it, or set "
+                "calibration.use to auto"
             )
 
 

@@ -100,8 +100,8 @@ def test_the_street_is_where_the_network_sees_it(model, known):
     """Ground 1.6 m below the camera, a wall 9 m ahead; the camera stands at the grid's origin."""
     scene = predict(model, sequence(1, **known), street_config(novel_views__steps=0))
     for y in (-2.2, 0.2, 2.2):
-        assert cell(scene, 4.2, y, 0.0) >= 50, "no ground"
-        assert cell(scene, 9.0, y, 1.6) >= 50, "no wall"
+        assert cell(scene, 6.2, y, 0.0) >= 50, "no ground"
+        assert cell(scene, 8.75, y, 1.6) >= 50, "no wall"
         assert cell(scene, 5.2, y, 1.3) in range(50), "no free space before the wall"
         assert cell(scene, 9.7, y, 1.3) == -1, "knows what is behind the wall"
     assert cell(scene, -1.0, 0.0, 1.0) == -1, "knows what is behind the camera"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stream gives what `predict` gives on its window, encodes each picture once, survives failures."""
+"""A stream gives what `predict` gives on its window, encodes pictures once, survives failures."""
 
 import logging
 
