@@ -118,7 +118,7 @@ def fit_constant_scene(seeds: Iterable[int]) -> np.ndarray:
     """Average the truth of training worlds and cut it where the IoU on them is best."""
     occupied, seen = None, None
     for seed in seeds:
-        truth = synthetic_scene(seed, "surround", 128, 72)
+        truth = synthetic_scene(seed, "surround")
         if truth is None:
             continue
         hit = (truth.semantics != SemanticClass.FREE) & truth.mask_camera
