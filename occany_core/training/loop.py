@@ -59,7 +59,6 @@ class Training:
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.progress = Progress()
         self.optimizer: torch.optim.Optimizer | None = None
-        self._clock = 0.0
         self._begin_stage()
         if (folder / "state.pt").exists():
             self._restore()
