@@ -222,6 +222,25 @@ def fill_flat_gaps(
     return start[owner] + step[owner] * (place / (num[owner] + 1))[:, None]
 
 
+def double_columns(
+    points: Float[Tensor, "H W 3"], kept: Bool[Tensor, "H W"]
+) -> tuple[Float[Tensor, "H W2 3"], Bool[Tensor, "H W2"]]:
+    """Insert the midpoint between horizontal neighbours, kept where they are on one surface.
+
+    That is where both are kept and lie within 15 % of their range of each other.
+    """
+    left, right = points[:, :-1], points[:, 1:]
+    near = (right - left).norm(dim=-1) < 0.15 * torch.minimum(
+        left.norm(dim=-1), right.norm(dim=-1)
+    )
+    height, width = kept.shape
+    doubled = points.new_empty(height, 2 * width - 1, 3)
+    doubled[:, ::2], doubled[:, 1::2] = points, (left + right) / 2
+    doubled_kept = kept.new_empty(height, 2 * width - 1)
+    doubled_kept[:, ::2], doubled_kept[:, 1::2] = kept, kept[:, :-1] & kept[:, 1:] & near
+    return doubled, doubled_kept
+
+
 def snap_to_ground(
     points: Float[Tensor, "P 3"], centres: Float[Tensor, "3"], tolerance: float
 ) -> Float[Tensor, "P 3"]:
@@ -265,11 +284,11 @@ def fuse(
     spec = VoxelGridSpec.of(config)
     if config.method == "trilinear":
         return _fuse_trilinear(observed, rendered, config)
-    hits = sum(count_points(view.points[view.kept], spec) for view in observed)
-    hits = hits + sum(
-        count_points(fill_flat_gaps(view.points, view.kept, spec.resolution), spec)
-        for view in observed
-    )
+    surfaces = []
+    for view in observed:
+        points, kept = double_columns(view.points, view.kept)
+        surfaces += [points[kept], fill_flat_gaps(points, kept, spec.resolution)]
+    hits = count_points(torch.cat(surfaces), spec)
     passes = _count_passes(observed, spec, config) if config.carve_free else torch.zeros_like(hits)
     evidence = hits / (hits + config.pass_weight * passes).clamp_min(1e-6)
     probability = (evidence * OCCUPIED).round().to(torch.int8)
