@@ -216,6 +216,15 @@ def test_number_of_novel_views(model):
     assert len(scene.novel.confidence) == len(scene.novel_cameras.K) == 5
 
 
+def test_novel_views_have_the_camera_of_the_view_they_belong_to(model):
+    views = surround()
+    views[2] = dataclasses.replace(views[2], K=K * [[0.5], [0.5], [1]])
+    scene = predict(model, [views], street_config(novel_views__steps=2))
+    expected = scene.cameras.K.repeat_interleave(2, dim=0)
+    assert not torch.equal(expected[0], expected[5])
+    assert torch.equal(scene.novel_cameras.K, expected)
+
+
 def test_no_novel_views_where_none_are_wanted_or_possible(model):
     with_rendering = model.network.config.to_dict()
     config = NetworkConfig.from_dict(with_rendering | {"novel_view_encoder": None})

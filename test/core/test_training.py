@@ -29,7 +29,7 @@ VIEWS, ALL_VIEWS = 15, 33
 @pytest.fixture(scope="module")
 def samples():
     """Four small worlds."""
-    rendered = (training_sample(seed, 96, 56) for seed in range(100))
+    rendered = (training_sample(seed, 144, 96) for seed in range(100))
     usable = (sample for sample in rendered if sample is not None)
     return [next(usable) for _ in range(4)]
 
