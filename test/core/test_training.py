@@ -123,10 +123,15 @@ def candidates(number: int) -> list[list[int]]:
 
 
 def looks_like(batch, scene: int, rgb: np.ndarray, mirrored: bool) -> bool:
-    """Gain, tint and gamma keep the order of grey values."""
-    rgb = rgb[:, :, ::-1] if mirrored else rgb
-    ours = batch.images[scene].permute(0, 2, 3, 1).numpy().ravel()
-    return np.corrcoef(ours, rgb.reshape(-1))[0, 1] > 0.9
+    """Gain, tint and gamma are a straight line between logarithms, where nothing is clipped."""
+    rgb = (rgb[:, :, ::-1] if mirrored else rgb) / 255
+    ours = (batch.images[scene].permute(0, 2, 3, 1).numpy() + 1) / 2
+    for channel in range(3):
+        one, other = ours[..., channel].ravel(), rgb[..., channel].ravel()
+        inside = (one > 0.01) & (one < 0.999)
+        if np.corrcoef(np.log(one[inside]), np.log(other[inside].clip(1e-3)))[0, 1] < 0.9999:
+            return False
+    return True
 
 
 def mirror(points: torch.Tensor) -> torch.Tensor:
