@@ -17,11 +17,12 @@ from occany_core.voxels import (
     OCCUPIED,
     UNKNOWN,
     ClassTable,
-    ObservedPoints,
+    ViewPoints,
     VoxelGrid,
     VoxelGridSpec,
     count_points,
     count_rays,
+    double_columns,
     fill_flat_gaps,
     fuse,
     label_trilinear,
@@ -245,19 +246,30 @@ CONFIG = VoxelsConfig(resolution=0.5, origin=(-4.0, -4.0, -1.0), shape=(16, 16, 
 FIELD = VoxelGridSpec.of(CONFIG)
 
 
-def views(rng: np.random.Generator, number: int = 2) -> list[ObservedPoints]:
+def views(rng: np.random.Generator, number: int = 2) -> list[ViewPoints]:
     """Views of random points, of which most are kept."""
     found = []
     for _ in range(number):
         points = torch.from_numpy(rng.uniform([-4, -4, -1], [4, 4, 2], (8, 10, 3))).float()
         kept = torch.from_numpy(rng.random((8, 10)) < 0.8)
         centre = torch.from_numpy(rng.uniform([-1, -1, 0.5], [1, 1, 1.5])).float()
-        found.append(ObservedPoints(points, kept, centre))
+        found.append(ViewPoints(points, kept, centre))
     return found
 
 
-def rendered(rng: np.random.Generator, number: int = 400) -> torch.Tensor:
-    return torch.from_numpy(rng.uniform([-5, -5, -2], [5, 5, 3], (number, 3))).float()
+def single_pixels(points: torch.Tensor, centre: torch.Tensor) -> list[ViewPoints]:
+    """Views of one pixel each: nothing is added between neighbours."""
+    kept = torch.ones(1, 1, dtype=torch.bool)
+    return [ViewPoints(point.view(1, 1, 3), kept, centre) for point in points]
+
+
+def rendered(rng: np.random.Generator, number: int = 120) -> list[ViewPoints]:
+    points = torch.from_numpy(rng.uniform([-5, -5, -2], [5, 5, 3], (number, 3))).float()
+    return single_pixels(torch.cat((points, points)), torch.zeros(3))
+
+
+def points_of(views: list[ViewPoints]) -> torch.Tensor:
+    return torch.cat([view.points.reshape(-1, 3) for view in views])
 
 
 def settings(**changes) -> VoxelsConfig:
@@ -265,7 +277,7 @@ def settings(**changes) -> VoxelsConfig:
     return VoxelsConfig(**values | changes)
 
 
-def hit_cells(observed: list[ObservedPoints]) -> np.ndarray:
+def hit_cells(observed: list[ViewPoints]) -> np.ndarray:
     return sum(count_points(view.points[view.kept], FIELD) for view in observed).numpy() > 0
 
 
@@ -277,10 +289,10 @@ def test_rendered_points_only_fill_unknown_cells(seed, method, carve):
     plain, fused = fuse(observed, extra[:0], config), fuse(observed, extra, config)
     assert not plain.completed.any()
     if method == "cell":
-        counts = count_points(extra, FIELD).numpy()
+        counts = count_points(points_of(extra), FIELD).numpy()
         expected = (plain.probability == UNKNOWN) & (counts >= config.min_rendered_points)
     else:
-        expected = mark_trilinear(extra, FIELD).numpy() & ~plain.occupied
+        expected = mark_trilinear(points_of(extra), FIELD).numpy() & ~plain.occupied
     assert expected.any()
     np.testing.assert_array_equal(fused.completed, expected)
     assert (fused.probability[expected] == OCCUPIED).all()
@@ -298,15 +310,12 @@ def test_without_pass_weight_no_ray_frees_a_cell_with_points(seed):
 
 @given(seeds, st.floats(0.1, 5))
 def test_evidence_is_points_against_rays(seed, pass_weight):
-    """Only points that leave no flat gaps, so that all hits are known here."""
     rng = np.random.default_rng(seed)
-    points = torch.from_numpy(rng.uniform([-4, -4, -1], [4, 4, 2], (1, 60, 3))).float()
+    points = torch.from_numpy(rng.uniform([-4, -4, -1], [4, 4, 2], (40, 3))).float()
     centre = torch.tensor([0.0, 0.0, 1.0])
-    view = ObservedPoints(points, torch.ones(1, 60, dtype=torch.bool), centre)
-    grid = fuse([view], points.new_zeros(0, 3), settings(pass_weight=pass_weight))
-    hits = count_points(points[0], FIELD).numpy()
-    sampled = points[0, ::2]
-    rays = rays_in_a_loop(centre.expand_as(sampled), sampled, FIELD, CONFIG.max_range) * 4
+    grid = fuse(single_pixels(points, centre), [], settings(pass_weight=pass_weight))
+    hits = count_points(points, FIELD).numpy()
+    rays = rays_in_a_loop(centre.expand_as(points), points, FIELD, CONFIG.max_range) * 4
     with np.errstate(invalid="ignore"):
         expected = 100 * hits / (hits + pass_weight * rays)
     unknown = (hits == 0) & (rays == 0)
@@ -327,13 +336,12 @@ def test_without_carving_nothing_is_free(seed, method):
 def test_views_that_keep_no_point_say_nothing(seed, method):
     rng = np.random.default_rng(seed)
     observed, config = views(rng, 1), settings(method=method)
-    blind = ObservedPoints(
+    blind = ViewPoints(
         torch.full((8, 10, 3), math.nan), torch.zeros(8, 10, dtype=torch.bool), torch.zeros(3)
     )
-    nothing = torch.zeros(0, 3)
-    grid, same = fuse(observed, nothing, config), fuse([*observed, blind], nothing, config)
+    grid, same = fuse(observed, [], config), fuse([*observed, blind], [], config)
     np.testing.assert_array_equal(grid.probability, same.probability)
-    assert (fuse([blind], nothing, config).probability == UNKNOWN).all()
+    assert (fuse([blind], [], config).probability == UNKNOWN).all()
 
 
 @given(seeds, st.sampled_from(["cell", "trilinear"]))
@@ -385,6 +393,24 @@ def test_gaps_are_left_where_a_surface_is_not_flat_near_or_kept():
         kept = torch.ones(2, 1, dtype=torch.bool)
         assert (len(fill_flat_gaps(points, kept, 0.4)) > 0) == filled, name
         assert len(fill_flat_gaps(points, kept & torch.tensor([[True], [False]]), 0.4)) == 0
+
+
+@given(seeds)
+def test_columns_are_doubled_on_surfaces_only(seed):
+    rng = np.random.default_rng(seed)
+    points = torch.from_numpy(rng.uniform(3, 5, (4, 6, 3))).float()
+    points[:, ::3] *= 3
+    kept = torch.from_numpy(rng.random((4, 6)) < 0.8)
+    doubled, doubled_kept = double_columns(points, kept)
+    assert doubled.shape == (4, 11, 3)
+    assert torch.equal(doubled[:, ::2], points)
+    assert torch.equal(doubled_kept[:, ::2], kept)
+    for row, column in np.ndindex(4, 5):
+        left, right = points[row, column], points[row, column + 1]
+        torch.testing.assert_close(doubled[row, 2 * column + 1], (left + right) / 2)
+        near = (left - right).norm() < 0.15 * min(left.norm(), right.norm())
+        both = kept[row, column] and kept[row, column + 1]
+        assert doubled_kept[row, 2 * column + 1] == (both and near)
 
 
 @given(seeds)
