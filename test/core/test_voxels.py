@@ -258,18 +258,18 @@ def views(rng: np.random.Generator, number: int = 2) -> list[ViewPoints]:
 
 
 def single_pixels(points: torch.Tensor, centre: torch.Tensor) -> list[ViewPoints]:
-    """Views of one pixel each: nothing is added between neighbours."""
-    kept = torch.ones(1, 1, dtype=torch.bool)
-    return [ViewPoints(point.view(1, 1, 3), kept, centre) for point in points]
+    """A view without kept neighbours: nothing is added between them."""
+    kept = torch.arange(2 * len(points))[None] % 2 == 0
+    return [ViewPoints(points.repeat_interleave(2, dim=0)[None], kept, centre)]
 
 
-def rendered(rng: np.random.Generator, number: int = 120) -> list[ViewPoints]:
+def rendered(rng: np.random.Generator, number: int = 200) -> list[ViewPoints]:
     points = torch.from_numpy(rng.uniform([-5, -5, -2], [5, 5, 3], (number, 3))).float()
     return single_pixels(torch.cat((points, points)), torch.zeros(3))
 
 
 def points_of(views: list[ViewPoints]) -> torch.Tensor:
-    return torch.cat([view.points.reshape(-1, 3) for view in views])
+    return torch.cat([view.points[view.kept] for view in views])
 
 
 def settings(**changes) -> VoxelsConfig:
