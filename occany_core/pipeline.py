@@ -18,7 +18,7 @@ from torch import Tensor
 
 from occany_core import pointmaps, rigid
 from occany_core.checkpoints import Model
-from occany_core.config import CalibrationConfig, OccAnyConfig
+from occany_core.config import CalibrationConfig, OccAnyConfig, VoxelsConfig
 from occany_core.errors import InputError
 from occany_core.images import ImageBatch, View, prepare
 from occany_core.network import RawMaps, SceneMemory, Tokens
@@ -26,7 +26,7 @@ from occany_core.novel_views import project_points, propose_views, source_featur
 from occany_core.pointmaps import Pointmaps
 from occany_core.poses import Cameras, estimate_cameras
 from occany_core.rig_poses import grid_from_reference, known_cameras
-from occany_core.voxels import ObservedPoints, VoxelGrid, fuse, snap_to_ground
+from occany_core.voxels import ViewPoints, VoxelGrid, fuse, snap_to_ground
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,19 @@ class Scene:
     """`model`: metres as the network believes them."""
     timings: dict[str, float] = field(default_factory=dict)
     """Seconds per stage."""
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where everything of a window is."""
+
+    seen: Pointmaps
+    """Observed points; on the true rays where the cameras are known."""
+    cameras: Cameras
+    world_from_rig: Float[Tensor, "S 4 4"]
+    frame_source: str
+    is_calibrated: bool = False
+    """Whether intrinsics and mounting of all cameras are known and used."""
 
 
 class Stopwatch:
@@ -140,36 +153,34 @@ def reconstruct(
     with watch.stage("render"):
         raw = model.network.render(tokens, memory)
     with watch.stage("cameras"):
-        seen, cameras, world_from_rig, frame_source = _locate(sets, raw, config)
+        located = _locate(sets, raw, config)
     with watch.stage("novel_views"):
-        novel, novel_cameras = _render_novel(
-            model, sets, (tokens, memory, raw), (seen, cameras), config
-        )
+        novel, novel_cameras = _render_novel(model, sets, (tokens, memory, raw), located, config)
     with watch.stage("voxels"):
         anchor = 0 if config.window.anchor == "oldest" else len(sets) - 1
-        grid_from_world = rigid.invert(world_from_rig[anchor])
-        grid = _voxelise(seen, cameras, novel, novel_cameras, grid_from_world, config)
+        grid_from_world = rigid.invert(located.world_from_rig[anchor])
+        observed = _in_grid(located.seen, located.cameras, grid_from_world, config.voxels)
+        rendered = _in_grid(novel, novel_cameras, grid_from_world, config.voxels, is_novel=True)
+        grid = fuse(observed, rendered, config.voxels)
     return Scene(
         camera_names=tuple(view.camera for view in views),
         stamps=tuple(view.stamp for view in views),
         set_index=tuple(set_index),
         rgb=np.concatenate([one.batch.rgb for one in sets]),
-        cameras=cameras.cpu(),
-        observed=seen.cpu(),
+        cameras=located.cameras.cpu(),
+        observed=located.seen.cpu(),
         novel_cameras=novel_cameras and novel_cameras.cpu(),
         novel=novel and novel.cpu(),
         grid=grid,
         grid_from_world=grid_from_world.cpu(),
-        world_from_rig=world_from_rig.cpu(),
-        frame_source=frame_source,
+        world_from_rig=located.world_from_rig.cpu(),
+        frame_source=located.frame_source,
         scale_source="model",
         timings=watch.seconds,
     )
 
 
-def _locate(
-    sets: list[EncodedSet], raw: RawMaps, config: OccAnyConfig
-) -> tuple[Pointmaps, Cameras, Float[Tensor, "S 4 4"], str]:
+def _locate(sets: list[EncodedSet], raw: RawMaps, config: OccAnyConfig) -> Located:
     """Find all cameras: from calibration where known and wanted, else as predicted."""
     predicted = pointmaps.of_scene(raw)
     device = predicted.points_cam.device
@@ -182,7 +193,8 @@ def _locate(
         cameras = estimate_cameras(
             predicted.points_world, predicted.points_cam, predicted.confidence
         )
-        return predicted, cameras, *_rigs_from_first_cameras(sets, cameras, config.calibration)
+        rigs = _rigs_from_first_cameras(sets, cameras, config.calibration)
+        return Located(predicted, cameras, *rigs)
     K = torch.stack(intrinsics).to(device)
     if not has_mounting:
         seen = pointmaps.calibrate(predicted, K, None)
@@ -190,7 +202,8 @@ def _locate(
             seen.points_world, seen.points_cam, seen.confidence
         ).world_from_cam
         cameras = Cameras(K, poses)
-        return seen, cameras, *_rigs_from_first_cameras(sets, cameras, config.calibration)
+        rigs = _rigs_from_first_cameras(sets, cameras, config.calibration)
+        return Located(seen, cameras, *rigs)
     rig_from_cam = torch.stack(
         [torch.as_tensor(np.asarray(view.rig_from_cam, dtype=np.float32)) for view in views]
     ).to(device)
@@ -198,7 +211,8 @@ def _locate(
     on_rays = pointmaps.calibrate(predicted, K, None)
     world_from_cam, world_from_rig = known_cameras(on_rays, rig_from_cam, set_index)
     seen = pointmaps.calibrate(predicted, K, world_from_cam)
-    return seen, Cameras(K, world_from_cam), world_from_rig, "extrinsics"
+    cameras = Cameras(K, world_from_cam)
+    return Located(seen, cameras, world_from_rig, "extrinsics", is_calibrated=True)
 
 
 def _rigs_from_first_cameras(
@@ -224,12 +238,12 @@ def _render_novel(
     model: Model,
     sets: list[EncodedSet],
     decoded: tuple[Tokens, SceneMemory, RawMaps],
-    located: tuple[Pointmaps, Cameras],
+    located: Located,
     config: OccAnyConfig,
 ) -> tuple[Pointmaps | None, Cameras | None]:
     """Render the views that test-time view augmentation proposes."""
     tokens, memory, raw = decoded
-    seen, cameras = located
+    seen, cameras = located.seen, located.cameras
     proposed = propose_views(cameras.world_from_cam, config.novel_views)
     if not (model.network.renders_novel_views and len(proposed.owner)):
         return None, None
@@ -244,34 +258,34 @@ def _render_novel(
             novel_cameras.K[None, chunk], novel_cameras.world_from_cam[None, chunk],
         )  # fmt: skip
         parts.append(pointmaps.of_scene(model.network.render_novel(projected, tokens, memory)))
-    return pointmaps.joined(parts), novel_cameras
+    novel = pointmaps.joined(parts)
+    if located.is_calibrated:
+        novel = pointmaps.calibrate(novel, novel_cameras.K, novel_cameras.world_from_cam)
+    return novel, novel_cameras
 
 
-def _voxelise(
-    seen: Pointmaps,
-    cameras: Cameras,
-    novel: Pointmaps | None,
-    novel_cameras: Cameras | None,
+def _in_grid(
+    maps: Pointmaps | None,
+    cameras: Cameras | None,
     grid_from_world: Float[Tensor, "4 4"],
-    config: OccAnyConfig,
-) -> VoxelGrid:
-    """Fuse confident points of all views in the grid frame."""
-    voxels = config.voxels
-    observed = []
-    for view in range(len(seen.confidence)):
-        near = seen.points_cam[view].norm(dim=-1) < voxels.max_range
-        points = rigid.apply(grid_from_world, seen.points_world[view].flatten(0, 1))
+    voxels: VoxelsConfig,
+    *,
+    is_novel: bool = False,
+) -> list[ViewPoints]:
+    """Bring the points of every view to the grid frame and choose those that count."""
+    if maps is None:
+        return []
+    threshold = voxels.min_confidence_novel if is_novel else voxels.min_confidence
+    views = []
+    for view, confidence in enumerate(maps.confidence):
+        points = rigid.apply(grid_from_world, maps.points_world[view].flatten(0, 1))
         centre = rigid.apply(grid_from_world, cameras.world_from_cam[view, None, :3, 3])[0]
         if voxels.ground_tolerance > 0:
             points = snap_to_ground(points, centre, voxels.ground_tolerance)
-        kept = near & (seen.confidence[view] > voxels.min_confidence)
-        observed.append(ObservedPoints(points.view_as(seen.points_cam[view]), kept, centre))
-    rendered = grid_from_world.new_zeros(0, 3)
-    if novel is not None:
-        near = novel.points_cam.norm(dim=-1) < voxels.max_range
-        kept = near & (novel.confidence > voxels.min_confidence_novel)
-        rendered = rigid.apply(grid_from_world, novel.points_world[kept])
-    return fuse(observed, rendered, voxels)
+        points = points.view_as(maps.points_cam[view])
+        near = (points - centre).norm(dim=-1) < voxels.max_range
+        views.append(ViewPoints(points, near & (confidence > threshold), centre))
+    return views
 
 
 def predict(

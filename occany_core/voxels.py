@@ -257,8 +257,8 @@ def snap_to_ground(
 
 
 @dataclass(frozen=True)
-class ObservedPoints:
-    """Points of one observed view in the grid frame."""
+class ViewPoints:
+    """Points of one view in the grid frame."""
 
     points: Float[Tensor, "H W 3"]
     kept: Bool[Tensor, "H W"]
@@ -268,7 +268,7 @@ class ObservedPoints:
 
 
 def fuse(
-    observed: list[ObservedPoints], rendered: Float[Tensor, "P 3"], config: VoxelsConfig
+    observed: list[ViewPoints], rendered: list[ViewPoints], config: VoxelsConfig
 ) -> VoxelGrid:
     """Fuse observed and rendered points into one grid.
 
@@ -277,31 +277,37 @@ def fuse(
     points together, every touched cell occupied.
 
     Args:
-        observed: Per view.
-        rendered: Confident points of novel views.
+        observed: Per view; at least one.
+        rendered: Per novel view; may be empty.
         config: Grid and rules.
     """
     spec = VoxelGridSpec.of(config)
     if config.method == "trilinear":
         return _fuse_trilinear(observed, rendered, config)
-    surfaces = []
-    for view in observed:
-        points, kept = double_columns(view.points, view.kept)
-        surfaces += [points[kept], fill_flat_gaps(points, kept, spec.resolution)]
-    hits = count_points(torch.cat(surfaces), spec)
+    hits = _count_surfaces(observed, spec)
     passes = _count_passes(observed, spec, config) if config.carve_free else torch.zeros_like(hits)
     evidence = hits / (hits + config.pass_weight * passes).clamp_min(1e-6)
     probability = (evidence * OCCUPIED).round().to(torch.int8)
     probability[(hits == 0) & (passes == 0)] = UNKNOWN
-    completed = (count_points(rendered, spec) >= config.min_rendered_points) & (
-        probability == UNKNOWN
-    )
+    supported = _count_surfaces(rendered, spec).to(hits.device) >= config.min_rendered_points
+    completed = supported & (probability == UNKNOWN)
     probability[completed] = OCCUPIED
     return VoxelGrid(spec, probability.cpu().numpy(), completed.cpu().numpy())
 
 
+def _count_surfaces(views: list[ViewPoints], spec: VoxelGridSpec) -> Int[Tensor, "X Y Z"]:
+    """Count the kept points of all views, and those that fill the gaps between them."""
+    if not views:
+        return torch.zeros(spec.shape, dtype=torch.long)
+    surfaces = []
+    for view in views:
+        points, kept = double_columns(view.points, view.kept)
+        surfaces += [points[kept], fill_flat_gaps(points, kept, spec.resolution)]
+    return count_points(torch.cat(surfaces), spec)
+
+
 def _count_passes(
-    observed: list[ObservedPoints], spec: VoxelGridSpec, config: VoxelsConfig
+    observed: list[ViewPoints], spec: VoxelGridSpec, config: VoxelsConfig
 ) -> Int[Tensor, "X Y Z"]:
     """Count the pixels whose rays pass through each cell, from a sample of them."""
     some = (slice(None, None, RAY_STRIDE),) * 2
@@ -312,11 +318,13 @@ def _count_passes(
 
 
 def _fuse_trilinear(
-    observed: list[ObservedPoints], rendered: Float[Tensor, "P 3"], config: VoxelsConfig
+    observed: list[ViewPoints], rendered: list[ViewPoints], config: VoxelsConfig
 ) -> VoxelGrid:
     spec = VoxelGridSpec.of(config)
     seen = mark_trilinear(torch.cat([view.points[view.kept] for view in observed]), spec)
-    added = mark_trilinear(rendered, spec) & ~seen
+    added = torch.zeros_like(seen)
+    for view in rendered:
+        added |= mark_trilinear(view.points[view.kept], spec) & ~seen
     probability = torch.full(spec.shape, UNKNOWN, dtype=torch.int8, device=seen.device)
     if config.carve_free:
         probability[_count_passes(observed, spec, config) > 0] = FREE

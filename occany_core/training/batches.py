@@ -45,6 +45,8 @@ class Batch:
     images: Float[Tensor, "B V 3 H W"]
     world_weight: float
     """Weight of errors in the reference frame."""
+    is_calibrated: bool
+    """Whether rendering starts from points on true rays and poses."""
     observed: Targets
     observed_world_from_cam: Float[Tensor, "B V 4 4"]
     focal_px: Float[Tensor, "B V"]
@@ -93,8 +95,10 @@ class BatchSampler:
         images = _mirrored(self._augmented(torch.from_numpy(rgb)), mirror, axis=-1)
         targets, poses, focal = self._targets(picks, observed, reference, mirror)
         novel_parts = self._targets(picks, novel, reference, mirror) if num_novel else (None,) * 3
-        weight = SURROUND_WORLD_WEIGHT if kind == "surround" and not num_novel else 1.0
-        return Batch(images, weight, targets, poses, focal, *novel_parts)
+        is_rig = kind == "surround"
+        weight = SURROUND_WORLD_WEIGHT if is_rig else 1.0
+        is_calibrated = is_rig or self.rng.random() < 0.5
+        return Batch(images, weight, is_calibrated, targets, poses, focal, *novel_parts)
 
     def _augmented(self, rgb: Tensor) -> Float[Tensor, "B V 3 H W"]:
         """Scale to [-1, 1] after a random gain, contrast and tint per scene."""

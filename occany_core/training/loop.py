@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from occany_core import camera
-from occany_core.network import NetworkConfig, OccAnyNetwork
+from occany_core import camera, rigid
+from occany_core.network import NetworkConfig, OccAnyNetwork, RawMaps
 from occany_core.network.heads import Heads, log_points
 from occany_core.novel_views import project_points, source_features
 from occany_core.training.batches import Batch, BatchSampler
@@ -306,6 +306,15 @@ def reconstruction_maps(network: OccAnyNetwork, batch: Batch) -> Tensor:
     return _quarter_maps(network.heads, features, tokens.grid, tokens.finer)
 
 
+def _calibrated_points(seen: RawMaps, batch: Batch) -> Tensor:
+    """Put predicted depths on true rays and poses, as the pipeline does for known rigs."""
+    height, width = seen.confidence.shape[-2:]
+    K = camera.pinhole(batch.focal_px, height, width)
+    points_cam = camera.backproject(K, seen.points_cam[..., 2].clamp_min(0))
+    poses = batch.observed_world_from_cam
+    return rigid.apply(poses, points_cam.flatten(2, 3)).view_as(points_cam)
+
+
 def rendering_maps(network: OccAnyNetwork, batch: Batch) -> Tensor:
     """Return raw maps (B, R, 7, h, w) of the novel views, rendered from the predicted scene."""
     with torch.no_grad():
@@ -314,7 +323,8 @@ def rendering_maps(network: OccAnyNetwork, batch: Batch) -> Tensor:
         seen = network.render(tokens, memory)
         features = source_features(batch.images, seen.confidence, seen.segmentation)
         K = camera.pinhole(batch.novel_focal_px, *batch.images.shape[-2:])
-        projected = project_points(seen.points_world, features, K, batch.novel_world_from_cam)
+        points = _calibrated_points(seen, batch) if batch.is_calibrated else seen.points_world
+        projected = project_points(points, features, K, batch.novel_world_from_cam)
     novel_tokens = network.novel_view_encoder(projected, tokens.tokens)
     features = network.novel_view_decoder.render(novel_tokens, tokens.grid, memory)
     return _quarter_maps(network.novel_view_heads, features, tokens.grid, ())

@@ -241,8 +241,9 @@ def test_no_novel_views_where_none_are_wanted_or_possible(model):
 
 
 def test_rendered_cells_are_flagged_and_never_seen_ones(model):
-    seen = predict(model, [surround()], street_config(novel_views__steps=0)).grid
-    both = predict(model, [surround()], street_config(novel_views__steps=2)).grid
+    as_predicted = {"voxels__ground_tolerance": 0.0}
+    seen = predict(model, [surround()], street_config(novel_views__steps=0, **as_predicted)).grid
+    both = predict(model, [surround()], street_config(novel_views__steps=2, **as_predicted)).grid
     assert both.completed.any()
     assert (seen.probability[both.completed] == -1).all()
     unchanged = ~both.completed
@@ -258,7 +259,8 @@ def test_a_higher_confidence_keeps_fewer_points(model):
 
 
 def test_far_points_are_dropped(model):
-    scene = predict(model, sequence(1, **CALIBRATED), street_config(voxels__max_range=6.0))
+    config = street_config(voxels__max_range=6.0, novel_views__steps=0)
+    scene = predict(model, sequence(1, **CALIBRATED), config)
     assert np.linalg.norm(scene.grid.occupied_centres() - [0, 0, 1.6], axis=1).max() < 6.6
 
 
