@@ -144,9 +144,9 @@ class VoxelsConfig:
         "cell: the voxel that holds a point; trilinear: its eight lattice neighbours, as "
         "published",
     ] = "cell"
-    min_confidence: Annotated[float, "least confidence of observed points, in (1, inf)"] = 1.05
+    min_confidence: Annotated[float, "least confidence of observed points, in (1, inf)"] = 1.1
     min_confidence_novel: Annotated[float, "least confidence of rendered points, in (1, inf)"] = (
-        1.05
+        1.1
     )
     max_range: Annotated[float, "points farther than this from their camera are dropped [m]"] = (
         60.0
