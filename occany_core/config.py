@@ -153,8 +153,8 @@ class VoxelsConfig:
     )
     ground_tolerance: Annotated[
         float,
-        "points lower than this above the rig's level ground are taken for ground and moved "
-        "along their ray onto it [m]; 0 leaves all points as predicted",
+        "points lower than this above the rig's level ground (z = 0 of its frame) are taken for "
+        "ground and moved along their ray onto it [m]; 0 leaves all points as predicted",
     ] = 0.6
     pass_weight: Annotated[
         float, "how much a ray through a cell speaks against it, in points that speak for it"

@@ -55,7 +55,9 @@ class Stream:
         window = [*window, new][-self.config.window.view_sets :]
         limit = self.config.window.seconds
         if limit > 0:
-            window = [one for one in window if new.views[0].stamp - one.views[0].stamp <= limit]
+            window = [
+                one for one in window if abs(new.views[0].stamp - one.views[0].stamp) <= limit
+            ]
         scene = reconstruct(self.model, window, self.config, watch.seconds)
         if len(window) > 1:
             before, now = scene.world_from_rig[-2], scene.world_from_rig[-1]

@@ -206,6 +206,8 @@ def fill_flat_gaps(
 ) -> Float[Tensor, "P 3"]:
     """Return points between vertically neighbouring pixels of flat surfaces.
 
+    Points are relative to the camera, in grid axes.
+
     Far ground is seen at a grazing angle: from one picture row to the next it skips several cells.
     Where two kept neighbours differ little in height (under one cell) and in range (under 1.7
     times), points are placed between them at most half a cell apart.
@@ -226,6 +228,8 @@ def double_columns(
     points: Float[Tensor, "H W 3"], kept: Bool[Tensor, "H W"]
 ) -> tuple[Float[Tensor, "H W2 3"], Bool[Tensor, "H W2"]]:
     """Insert the midpoint between horizontal neighbours, kept where they are on one surface.
+
+    Points are relative to the camera, in grid axes.
 
     That is where both are kept and lie within 15 % of their range of each other.
     """
@@ -301,8 +305,9 @@ def _count_surfaces(views: list[ViewPoints], spec: VoxelGridSpec) -> Int[Tensor,
         return torch.zeros(spec.shape, dtype=torch.long)
     surfaces = []
     for view in views:
-        points, kept = double_columns(view.points, view.kept)
-        surfaces += [points[kept], fill_flat_gaps(points, kept, spec.resolution)]
+        from_camera, kept = double_columns(view.points - view.centre, view.kept)
+        filled = fill_flat_gaps(from_camera, kept, spec.resolution)
+        surfaces += [from_camera[kept] + view.centre, filled + view.centre]
     return count_points(torch.cat(surfaces), spec)
 
 

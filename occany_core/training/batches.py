@@ -19,6 +19,7 @@ SURROUND_LATER = [6, 7, 8, 9, 10, 11]
 FRONT = [0, 6, 12, 13, 14]
 NOVEL_AROUND_SURROUND = range(15, 27)
 NOVEL_AROUND_FRONT = range(27, 33)
+NOVEL_PER_CAMERA = 2
 SURROUND_WORLD_WEIGHT = 0.0
 """Where the cameras of a rig look is hard to guess and drowned the depth in this budget; rigs come
 with calibration."""
@@ -83,10 +84,9 @@ class BatchSampler:
         """
         picks = self.rng.integers(len(self.pack), size=scenes)
         observed = [_choose_views(kind, num_views, self.rng) for _ in picks]
-        around = NOVEL_AROUND_FRONT if kind == "sequence" else NOVEL_AROUND_SURROUND
-        if num_novel and kind == "surround":
-            observed = [list(SURROUND) for _ in picks]
-        novel = [list(self.rng.choice(around, num_novel, replace=False)) for _ in picks]
+        novel = []
+        if num_novel:
+            observed, novel = self._with_novel(kind, observed, num_novel)
         mirror = torch.from_numpy(self.rng.random(scenes) < 0.5)
         reference = torch.from_numpy(
             self.pack.reference_from_cam[picks, [views[0] for views in observed]]
@@ -99,6 +99,22 @@ class BatchSampler:
         weight = SURROUND_WORLD_WEIGHT if is_rig else 1.0
         is_calibrated = is_rig or self.rng.random() < 0.5
         return Batch(images, weight, is_calibrated, targets, poses, focal, *novel_parts)
+
+    def _with_novel(
+        self, kind: str, observed: list[list[int]], num_novel: int
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Choose novel views near the observed ones; a single view has `NOVEL_PER_CAMERA`."""
+        if kind == "sequence":
+            around = [NOVEL_AROUND_FRONT] * len(observed)
+        elif kind == "surround":
+            observed = [list(SURROUND) for _ in observed]
+            around = [NOVEL_AROUND_SURROUND] * len(observed)
+        else:
+            observed = [[int(self.rng.integers(len(SURROUND)))] for _ in observed]
+            around = [NOVEL_AROUND_SURROUND[camera :: len(SURROUND)] for (camera,) in observed]
+            num_novel = NOVEL_PER_CAMERA
+        novel = [list(self.rng.choice(near, num_novel, replace=False)) for near in around]
+        return observed, novel
 
     def _augmented(self, rgb: Tensor) -> Float[Tensor, "B V 3 H W"]:
         """Scale to [-1, 1] after a random gain, contrast and tint per scene."""
