@@ -23,7 +23,7 @@ from occany_core.training.pack import (
 
 NAME = "train"
 HELP = "train the tiny network on synthetic streets"
-EXAMPLE = "occany train tiny -o runs/tiny --worlds 2400 --minutes 72 24"
+EXAMPLE = "occany train tiny -o runs/tiny --worlds 2400 --minutes 79 20"
 
 PICTURE_HEIGHT, PICTURE_WIDTH = 80, 144
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--minutes",
         type=float,
         nargs=2,
-        default=(72.0, 24.0),
+        default=(79.0, 20.0),
         metavar=("RECONSTRUCTION", "RENDERING"),
         help="time of the two stages",
     )
