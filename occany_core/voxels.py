@@ -88,11 +88,21 @@ def _flat_index(ijk: Int[Tensor, "P 3"], spec: VoxelGridSpec) -> tuple[Tensor, T
     return (i * spec.shape[1] + j) * spec.shape[2] + k, inside
 
 
+def _cell_or_none(q: Float[Tensor, "P 3"], spec: VoxelGridSpec) -> Int[Tensor, " P"]:
+    """Return the flat cell of lattice coordinates; `spec.num_cells` where there is none."""
+    inside = ((q >= 0) & (q < q.new_tensor(spec.shape))).all(dim=-1)
+    i, j, k = q.long().unbind(-1)  # truncation is floor for what is inside
+    return torch.where(inside, (i * spec.shape[1] + j) * spec.shape[2] + k, spec.num_cells)
+
+
+def _count_cells(cells: Int[Tensor, " P"], spec: VoxelGridSpec) -> Int[Tensor, "X Y Z"]:
+    """Count how often each cell occurs; `spec.num_cells` stands for none."""
+    return torch.bincount(cells, minlength=spec.num_cells + 1)[:-1].view(spec.shape)
+
+
 def count_points(points: Float[Tensor, "P 3"], spec: VoxelGridSpec) -> Int[Tensor, "X Y Z"]:
     """Count the points in every cell; points outside or not finite are left out."""
-    points = points[torch.isfinite(points).all(dim=-1)]
-    index, _ = _flat_index(lattice_coordinates(points, spec).floor().long(), spec)
-    return torch.bincount(index, minlength=spec.num_cells).view(spec.shape)
+    return _count_cells(_cell_or_none(lattice_coordinates(points, spec), spec), spec)
 
 
 def _corners(
@@ -197,8 +207,8 @@ def count_rays(
     passed = [reach.new_zeros(0, dtype=torch.long)]
     for distance, count in zip(distances.tolist(), num_alive.tolist(), strict=True):
         samples = start[:count] + direction[:count] * distance
-        passed.append(_flat_index(samples.floor().long(), spec)[0])
-    return torch.bincount(torch.cat(passed), minlength=spec.num_cells).view(spec.shape)
+        passed.append(_cell_or_none(samples, spec))
+    return _count_cells(torch.cat(passed), spec)
 
 
 def fill_flat_gaps(
