@@ -239,9 +239,8 @@ def double_columns(
 ) -> tuple[Float[Tensor, "H W2 3"], Bool[Tensor, "H W2"]]:
     """Insert the midpoint between horizontal neighbours, kept where they are on one surface.
 
-    Points are relative to the camera, in grid axes.
-
-    That is where both are kept and lie within 15 % of their range of each other.
+    That is where both are kept and lie within 15 % of their range of each other. Points are
+    relative to the camera, in grid axes.
     """
     left, right = points[:, :-1], points[:, 1:]
     near = (right - left).norm(dim=-1) < 0.15 * torch.minimum(
