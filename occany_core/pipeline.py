@@ -22,9 +22,10 @@ from occany_core.config import CalibrationConfig, OccAnyConfig, VoxelsConfig
 from occany_core.errors import InputError
 from occany_core.images import ImageBatch, View, prepare
 from occany_core.network import RawMaps, SceneMemory, Tokens
-from occany_core.novel_views import project_points, propose_views, source_features
+from occany_core.novel_views import propose_views
 from occany_core.pointmaps import Pointmaps
 from occany_core.poses import Cameras, estimate_cameras
+from occany_core.projection import project_points, source_features
 from occany_core.rig_poses import grid_from_reference, known_cameras
 from occany_core.voxels import ViewPoints, VoxelGrid, fuse, snap_to_ground
 

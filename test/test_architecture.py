@@ -27,7 +27,7 @@ TOP_LEVEL = """
 # --- who may import whom ------------------------------------------------------------------------
 
 LEAVES = {"errors", "config", "rigid", "camera"}
-GEOMETRY = LEAVES | {"pointmaps", "poses", "novel_views", "voxels", "rig_poses"}
+GEOMETRY = LEAVES | {"pointmaps", "poses", "novel_views", "projection", "voxels", "rig_poses"}
 CHAIN = GEOMETRY | {"images", "network", "checkpoints"}
 LIBRARY = CHAIN | {"pipeline", "stream", "grid_fields", "grid_codec"}
 
@@ -43,7 +43,8 @@ ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "pointmaps": LEAVES | {"network"},  # only the type of what the network returns, see below
     "poses": LEAVES | {"pointmaps"},
     "novel_views": LEAVES | {"pointmaps", "poses"},
-    "voxels": LEAVES | {"pointmaps", "poses", "novel_views"},
+    "projection": LEAVES,
+    "voxels": LEAVES | {"pointmaps", "poses"},
     "rig_poses": LEAVES | {"pointmaps"},
     "grid_fields": {"errors"},
     "grid_codec": {"errors", "grid_fields"},
@@ -51,10 +52,14 @@ ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "stream": CHAIN | {"pipeline"},
     "synthetic": {"errors", "config", "rigid", "camera"},
     "training": CHAIN | {"synthetic"},
-    "evaluation": LIBRARY | {"synthetic"},
+    "datasets": LEAVES | {"images"},
+    "semantics": CHAIN,
+    "evaluation": LIBRARY | {"synthetic", "datasets", "semantics"},
+    "bench": LIBRARY | {"synthetic", "datasets", "semantics", "evaluation"},
     "picture": LIBRARY,
     "results": LIBRARY | {"picture"},
-    "cli": LIBRARY | {"__init__", "synthetic", "training", "evaluation", "picture", "results"},
+    "cli": LIBRARY
+    | {"__init__", "synthetic", "training", "evaluation", "picture", "results", "bench"},
 }
 ONLY_THESE_NAMES = {("pointmaps", "network"): {"RawMaps"}}
 

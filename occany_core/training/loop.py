@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from occany_core import camera, rigid
 from occany_core.network import NetworkConfig, OccAnyNetwork, RawMaps
 from occany_core.network.heads import Heads, log_points
-from occany_core.novel_views import project_points, source_features
+from occany_core.projection import project_points, source_features
 from occany_core.training.batches import Batch, BatchSampler
 from occany_core.training.losses import PointLoss, depth_scores, point_loss
 from occany_core.training.pack import Pack

@@ -13,8 +13,9 @@ from occany_core.config import NovelViewsConfig
 from occany_core.images import View, fit, network_size, prepare
 from occany_core.network.heads import confidence_from_logit
 from occany_core.network.rope import RotaryTable, grid_positions
-from occany_core.novel_views import nearest_points, propose_views
+from occany_core.novel_views import propose_views
 from occany_core.poses import estimate_focal, pose_from_encoding, register
+from occany_core.projection import nearest_points
 from occany_core.voxels import ClassTable, VoxelGridSpec, label_trilinear, mark_trilinear
 
 pytestmark = golden.needs_reference

@@ -15,7 +15,7 @@ from occany_core.network import NetworkConfig, RawMaps, SceneMemory, Tokens, Tra
 from occany_core.network.attention import MemoryAttention, SelfAttention
 from occany_core.network.heads import MAX_LOG_LENGTH, Heads, confidence_from_logit, log_points
 from occany_core.network.rope import RotaryTable, grid_positions
-from occany_core.novel_views import project_points, source_features
+from occany_core.projection import project_points, source_features
 
 HEIGHT, WIDTH = 32, 48
 

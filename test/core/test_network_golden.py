@@ -8,8 +8,8 @@ import torch
 from occany_core import camera
 from occany_core.network import OccAnyNetwork, RawMaps, SceneMemory, Tokens
 from occany_core.network.heads import confidence_from_logit
-from occany_core.novel_views import project_points, source_features
 from occany_core.poses import estimate_focal, pose_from_encoding, register
+from occany_core.projection import project_points, source_features
 
 pytestmark = golden.needs_reference
 LAYERS = range(3)

@@ -9,7 +9,8 @@ from strategies import motion, seeds
 
 from occany_core import camera, rigid
 from occany_core.config import NovelViewsConfig
-from occany_core.novel_views import nearest_points, project_points, propose_views, source_features
+from occany_core.novel_views import propose_views
+from occany_core.projection import nearest_points, project_points, source_features
 
 HEIGHT, WIDTH = 6, 8
 K = camera.pinhole(torch.tensor(7.0), HEIGHT, WIDTH)

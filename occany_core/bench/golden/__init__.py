@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Golden sets: numbers of the released code on small inputs, compared stage by stage."""

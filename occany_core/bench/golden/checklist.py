@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One file of a golden set: its arrays, what was compared, and what nobody looked at."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from occany_core.errors import InputError
+
+ROUNDING = 2e-6
+"""Part of the largest value that any order of float32 sums may cost (golden/README)."""
+UNKNOWN_NOISE = 1e-5
+"""Part of the largest value allowed where the set lists no noise."""
+POSE_NOISE = 5e-5
+"""The same for poses and focal lengths."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One compared array."""
+
+    file: str
+    name: str
+    error: float | None
+    """Largest difference (for exact stages, the number of different entries); None where the stage
+    was not checked."""
+    tolerance: float
+    reason: str = ""
+    """Why the stage was not checked."""
+
+    @property
+    def verdict(self) -> str:
+        """Return `ok`, `FAIL` or `not checked`; an error that is not a number fails."""
+        if self.error is None:
+            return "not checked"
+        return "ok" if self.error <= self.tolerance else "FAIL"
+
+
+class Checklist:
+    """Compares our arrays with those of one golden file.
+
+    Args:
+        file: Name for the report.
+        arrays: What the file holds.
+        noise: Largest difference between the released code in float32 and in float64, by name.
+    """
+
+    def __init__(
+        self, file: str, arrays: Mapping[str, Tensor], noise: Mapping[str, list[float]]
+    ) -> None:
+        self.file = file
+        self.arrays = arrays
+        self.noise = noise
+        self.stages: list[Stage] = []
+        self._used: set[str] = set()
+
+    @classmethod
+    def of(cls, path: Path, noise: Mapping[str, list[float]] | None = None) -> "Checklist":
+        """Read a `.safetensors` or `.npz` file.
+
+        Raises:
+            InputError: The file cannot be read.
+        """
+        try:
+            return cls(path.name, read_arrays(path), noise or {})
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise InputError(f"the golden file {path} cannot be read: {error}") from error
+
+    def given(self, name: str) -> Tensor:
+        """Return an array that is an input (or a description) of the set."""
+        self._used.add(name)
+        return self.arrays[name]
+
+    def within(self, name: str, ours: Tensor, tolerance: float | None = None) -> None:
+        """Compare numbers; ours may have another shape with the same order of values.
+
+        Args:
+            name: Array of the file.
+            ours: The same, computed here.
+            tolerance: Largest difference allowed; None takes the rule of the set, from its noise.
+        """
+        golden = self.given(name)
+        golden = golden.double()
+        largest = golden[golden.isfinite()].abs().max().item() if golden.numel() else 0.0
+        if tolerance is None:
+            noise = self.noise.get(name)
+            tolerance = 4 * noise[0] + ROUNDING * largest if noise else UNKNOWN_NOISE * largest
+        ours = torch.as_tensor(ours).detach().double().cpu()
+        if ours.numel() != golden.numel():
+            self._differs_in_shape(name, ours, golden, tolerance)
+            return
+        ours = ours.reshape(golden.shape)
+        same = (ours == golden) | (ours.isnan() & golden.isnan())
+        difference = torch.where(same, 0.0, (ours - golden).abs())
+        error = difference.max().item() if difference.numel() else 0.0
+        self.stages.append(Stage(self.file, name, error, tolerance))
+
+    def poses(self, name: str, ours: Tensor) -> None:
+        """Compare poses or focal lengths, for which sets allow more."""
+        golden = self.arrays[name]
+        self.within(name, ours, POSE_NOISE * golden.abs().max().item())
+
+    def exact(self, name: str, ours: Tensor | np.ndarray, allowed_share: float = 0.0) -> None:
+        """Count different entries; at most the given share of them may differ."""
+        golden = self.given(name)
+        ours = torch.as_tensor(np.asarray(ours) if isinstance(ours, np.ndarray) else ours).cpu()
+        if ours.numel() != golden.numel():
+            self._differs_in_shape(name, ours, golden, 0.0)
+            return
+        different = int((ours.reshape(golden.shape) != golden).sum())
+        allowed = math.floor(allowed_share * golden.numel())
+        self.stages.append(Stage(self.file, name, float(different), float(allowed)))
+
+    def _differs_in_shape(self, name: str, ours: Tensor, golden: Tensor, tolerance: float) -> None:
+        shapes = f"ours {tuple(ours.shape)}, golden {tuple(golden.shape)}"
+        self.stages.append(Stage(self.file, f"{name} ({shapes})", math.inf, tolerance))
+
+    def report(self) -> list[Stage]:
+        """Return all stages; arrays that nobody looked at count as not checked."""
+        left = [name for name in self.arrays if name not in self._used]
+        return [*self.stages, *(Stage(self.file, name, None, 0.0) for name in left)]
+
+
+def read_arrays(path: Path) -> dict[str, Tensor]:
+    """Read a golden file; texts of an `.npz` stay NumPy arrays."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    return {name: _as_tensor(array) for name, array in arrays.items()}
+
+
+def _as_tensor(array: np.ndarray) -> Tensor | np.ndarray:
+    if array.dtype.kind in "US":
+        return array
+    if array.dtype == np.uint16:
+        array = array.astype(np.int32)
+    return torch.from_numpy(np.ascontiguousarray(array)).reshape(array.shape)
