@@ -150,7 +150,7 @@ def reconstruct(
         )
     tokens = Tokens.joined([one.tokens for one in sets])
     with watch.stage("memory"):
-        memory, _ = model.network.update_memory(tokens)
+        memory = model.network.update_memory(tokens)
     with watch.stage("render"):
         raw = model.network.render(tokens, memory)
     with watch.stage("cameras"):
@@ -258,7 +258,11 @@ def _render_novel(
             seen.points_world[None], features,
             novel_cameras.K[None, chunk], novel_cameras.world_from_cam[None, chunk],
         )  # fmt: skip
-        parts.append(pointmaps.of_scene(model.network.render_novel(projected, tokens, memory)))
+        parts.append(
+            pointmaps.of_scene(
+                model.network.render_novel(model.network.tokenize(projected), tokens, memory)
+            )
+        )
     novel = pointmaps.joined(parts)
     if located.is_calibrated:
         novel = pointmaps.calibrate(novel, novel_cameras.K, novel_cameras.world_from_cam)

@@ -2,8 +2,9 @@
 """The network: weights live here and only here."""
 
 from occany_core.network.config import NetworkConfig, TransformerDims, tiny
+from occany_core.network.heads import RawMaps
 from occany_core.network.memory import SceneMemory
-from occany_core.network.occany import OccAnyNetwork, RawMaps, Tokens
+from occany_core.network.occany import OccAnyNetwork, Tokens
 
 __all__ = [
     "NetworkConfig",

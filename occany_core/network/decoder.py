@@ -60,11 +60,11 @@ class DecoderBlock(nn.Module):
         values: Float[Tensor, "B heads M head_width"],
     ) -> Float[Tensor, "G T D"]:
         """Run one layer over G = B x k views; k views share each of the B sets of keys."""
-        pose = x[:, :1]
+        pose = x[:, :1]  # as it comes in
         x = x + self.self_attention(self.norm_self(x), rotary)
         folded = self.norm_memory(x).reshape(keys.shape[0], -1, x.shape[-1])  # (B, k*T, D)
         x = x + self.memory_attention(folded, keys, values).view_as(x)
-        x = torch.cat((x[:, :1], x[:, 1:] + self.pose_injection(pose)), dim=1)
+        x[:, 1:] += self.pose_injection(pose)
         return x + self.mlp(self.norm_mlp(x))
 
 
@@ -106,65 +106,66 @@ class Decoder(nn.Module):
         return RotaryTable(torch.cat((patches.new_zeros(1, 2), patches)), self.head_width)
 
     def update(
-        self,
-        tokens: Float[Tensor, "B V N D"],
-        grid: tuple[int, int],
-        memory: SceneMemory | None,
-    ) -> tuple[Float[Tensor, "B V T D"], SceneMemory]:
+        self, tokens: Float[Tensor, "B V N D"], grid: tuple[int, int], memory: SceneMemory
+    ) -> SceneMemory:
         """Write one group of views into the memory (spec 6.4).
 
-        The views of a group attend to the old memory and to each other, never to themselves; only
-        a single first view sees itself. Without a memory, view 0 is the reference view.
+        The first group may have any number of views: they attend to each other, never to
+        themselves (only a single view sees itself), and view 0 is the reference view. Later groups
+        have one view, which attends to the memory.
 
         Args:
             tokens: Encoder tokens of the group.
             grid: Patch rows and columns.
-            memory: What was seen before, or None.
+            memory: What was seen before; empty for the first group.
 
         Returns:
-            The online features of the group (after the final norm), and the grown memory.
+            The grown memory.
+        """
+        return self._grown(self._layer_inputs(tokens, grid, memory), len(tokens), memory)
+
+    def update_online(
+        self, tokens: Float[Tensor, "B V N D"], grid: tuple[int, int], memory: SceneMemory
+    ) -> tuple[Float[Tensor, "B V T D"], SceneMemory]:
+        """Do what `update` does, and also return the features of the group.
+
+        Returns:
+            The online features (after the final norm), which only training uses, and the grown
+            memory.
+        """
+        *layer_inputs, x = self._layer_inputs(tokens, grid, memory, runs_last=True)
+        grown = self._grown(layer_inputs, len(tokens), memory)
+        return self.norm(x).unflatten(0, tokens.shape[:2]), grown
+
+    def _layer_inputs(
+        self,
+        tokens: Float[Tensor, "B V N D"],
+        grid: tuple[int, int],
+        memory: SceneMemory,
+        *,
+        runs_last: bool = False,
+    ) -> list[Float[Tensor, "BV T D"]]:
+        """Return what enters each layer and, if it runs, what leaves the last one.
+
+        The memory needs nothing of the last layer but its input.
         """
         batch, views = tokens.shape[:2]
-        x = self._prepare(tokens, has_reference=memory is None).flatten(0, 1)
+        is_first = memory.num_tokens == 0
+        x = self._prepare(tokens, has_reference=is_first).flatten(0, 1)
         rotary = self._rotary(*grid, tokens.device)
-        layer_inputs = []
-        for layer, (block, writer) in enumerate(zip(self.blocks, self.writers, strict=True)):
-            layer_inputs.append(x)
-            keys, values = (
-                self._of_others(part, batch, views, memory is None) for part in writer(x)
-            )
-            if memory is not None:
-                old = (
-                    part.repeat_interleave(views, dim=0)
-                    for part in (memory.keys[layer], memory.values[layer])
-                )
-                keys, values = (
-                    torch.cat(pair, dim=2) for pair in zip(old, (keys, values), strict=True)
-                )
-            x = block(x, rotary, keys, values)
-        new_keys, new_values = self._remember(layer_inputs, batch)
-        grown = (
-            SceneMemory(tuple(new_keys), tuple(new_values))
-            if memory is None
-            else memory.extended(new_keys, new_values)
-        )
-        return self.norm(x).unflatten(0, (batch, views)), grown
+        inputs = [x]
+        for layer in range(len(self.blocks) if runs_last else len(self.blocks) - 1):
+            if is_first:
+                written = self.writers[layer](x)
+                keys, values = (_of_others(part, batch, views) for part in written)
+            else:
+                keys, values = memory.keys[layer], memory.values[layer]
+            x = self.blocks[layer](x, rotary, keys, values)
+            inputs.append(x)
+        return inputs
 
-    @staticmethod
-    def _of_others(
-        part: Float[Tensor, "BV heads T head_width"], batch: int, views: int, is_first: bool
-    ) -> Float[Tensor, "BV heads others head_width"]:
-        """Give every view of the group the keys (or values) of the group's other views."""
-        if views == 1:
-            return part if is_first else part[:, :, :0]
-        others = [[other for other in range(views) if other != view] for view in range(views)]
-        picked = part.unflatten(0, (batch, views))[:, others]  # (B, V, V-1, heads, T, head_width)
-        return picked.transpose(2, 3).flatten(3, 4).flatten(0, 1)
-
-    def _remember(
-        self, layer_inputs: list[Tensor], batch: int
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Keys and values of every layer's input, corrected by the feedback of the last one."""
+    def _grown(self, layer_inputs: list[Tensor], batch: int, memory: SceneMemory) -> SceneMemory:
+        """Remember every layer's input, corrected by the feedback of the last one."""
         feedback = self.feedback(self.feedback_norm(layer_inputs[-1]))
         keys, values = [], []
         for layer, (tokens, writer) in enumerate(zip(layer_inputs, self.writers, strict=True)):
@@ -173,7 +174,7 @@ class Decoder(nn.Module):
             key, value = writer(written.reshape(batch, -1, written.shape[-1]))
             keys.append(key)
             values.append(value)
-        return keys, values
+        return memory.extended(keys, values)
 
     def render(
         self, tokens: Float[Tensor, "B V N D"], grid: tuple[int, int], memory: SceneMemory
@@ -191,3 +192,14 @@ class Decoder(nn.Module):
         for layer, block in enumerate(self.blocks):
             x = block(x, rotary, memory.keys[layer], memory.values[layer])
         return self.norm(x).unflatten(0, (batch, views))
+
+
+def _of_others(
+    part: Float[Tensor, "BV heads T head_width"], batch: int, views: int
+) -> Float[Tensor, "BV heads others head_width"]:
+    """Give every view of the group the keys (or values) of the group's other views."""
+    if views == 1:
+        return part
+    others = [[other for other in range(views) if other != view] for view in range(views)]
+    picked = part.unflatten(0, (batch, views))[:, others]  # (B, V, V-1, heads, T, head_width)
+    return picked.transpose(2, 3).flatten(3, 4).flatten(0, 1)

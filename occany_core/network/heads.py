@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features -> raw maps (spec 7): points and confidence, poses, promptable features, colour.
 
-`B` is any batch of views, `N` = h x w patch tokens, `D` decoder width.
+`B` is any batch of views (of scenes, where `V` views stand apart), `N` = h x w patch tokens, `T` =
+N + 1 with the pose token, `D` decoder width.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,22 @@ POINT_CHANNELS = 7
 """World x, y, z; camera x, y, z; confidence logit."""
 MAX_LOG_LENGTH = 10.0
 """`norm_exp` points end at expm1 of this (22 km), so that float32 never overflows."""
+
+
+@dataclass(frozen=True)
+class RawMaps:
+    """What the decoder says about each pixel of a batch of views."""
+
+    points_world: Float[Tensor, "B V H W 3"]
+    """Metres, world = optical frame of the reference view."""
+    points_cam: Float[Tensor, "B V H W 3"]
+    """Metres, optical frame of the view."""
+    confidence: Float[Tensor, "B V H W"]
+    """In (1, inf)."""
+    pose_encoding: Float[Tensor, "B V 7"]
+    """Translation [m] and quaternion (real first) of world_from_cam; not used for fusion."""
+    segmentation: tuple[Float[Tensor, "B V C s s"], ...]
+    """Three promptable levels, or empty."""
 
 
 def pixel_shuffle(
@@ -174,11 +192,40 @@ class Heads(nn.Module):
             self.rgb_token = nn.Parameter(torch.randn(1, 1, width))
             self.rgb = RgbHead(width, config.patch_size)
 
+    def maps(
+        self,
+        features: Float[Tensor, "B V T D"],
+        grid: tuple[int, int],
+        finer: tuple[Float[Tensor, "B V C h w"], ...],
+        with_segmentation: bool,
+    ) -> RawMaps:
+        """Run all heads that inference needs, in float32 whatever the network computes in.
+
+        Args:
+            features: Of the decoder, after its final norm; the pose token first.
+            grid: Patch rows and columns.
+            finer: Maps of the convolutional stem, or empty.
+            with_segmentation: Whether the promptable levels are wanted.
+        """
+        sizes = features.shape[:2]
+        with torch.autocast(features.device.type, enabled=False):
+            flat = features.float().flatten(0, 1)
+            raw = self.raw_points(flat, grid, [f.float().flatten(0, 1) for f in finer])
+            raw = raw.permute(0, 2, 3, 1).unflatten(0, sizes)  # (B, V, H, W, 7)
+            levels = self.segmentation_levels(flat, grid) if with_segmentation else ()
+            return RawMaps(
+                points_world=self.activate(raw[..., 0:3]),
+                points_cam=self.activate(raw[..., 3:6]),
+                confidence=confidence_from_logit(raw[..., 6]),
+                pose_encoding=self.pose_encoding(flat).unflatten(0, sizes),
+                segmentation=tuple(level.unflatten(0, sizes) for level in levels),
+            )
+
     def raw_points(
         self, features: Float[Tensor, "B T D"], grid: tuple[int, int], finer: list[Tensor]
     ) -> Float[Tensor, "B 7 H W"]:
         """Return the seven channels before activation."""
-        return self.points(features[:, 1:] + self.point_token, grid, finer).float()
+        return self.points(features[:, 1:] + self.point_token, grid, finer)
 
     def segmentation_levels(
         self, features: Float[Tensor, "B T D"], grid: tuple[int, int]
@@ -190,7 +237,7 @@ class Heads(nn.Module):
 
     def pose_encoding(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B 7"]:
         """Return translation [m] and quaternion (real first, not normalised) of world_from_cam."""
-        return self.pose(features[:, 0]).float()
+        return self.pose(features[:, 0])
 
     def activate(self, raw: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """Turn three raw channels into metres."""

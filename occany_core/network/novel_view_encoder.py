@@ -54,7 +54,11 @@ class NovelViewEncoder(nn.Module):
         self.blocks.apply(xavier_linear)
 
     def tokenize(self, projected: Float[Tensor, "G C H W"]) -> Float[Tensor, "G N E"]:
-        """Merge the modalities of each patch into one token."""
+        """Merge the modalities of each patch into one token.
+
+        Args:
+            projected: Channels of `conditioning_channels`; zero where no point falls.
+        """
         if self.compresses_range:
             projected = _compress_range(projected)
         parts = projected.split(list(self.channels.values()), dim=1)
@@ -65,31 +69,33 @@ class NovelViewEncoder(nn.Module):
         return self.merge(torch.cat(maps, dim=1).flatten(2).transpose(1, 2))
 
     def forward(
-        self, projected: Float[Tensor, "B V C H W"], observed_tokens: Float[Tensor, "B Vo N D"]
+        self,
+        tokens: Float[Tensor, "B V N E"],
+        grid: tuple[int, int],
+        observed_tokens: Float[Tensor, "B Vo N D"],
     ) -> Float[Tensor, "B V N D"]:
-        """Encode projected points.
+        """Encode the tokens of novel views.
 
         Args:
-            projected: Channels of `conditioning_channels`; zero where no point falls.
+            tokens: From `tokenize`.
+            grid: Patch rows and columns.
             observed_tokens: Encoder tokens of the observed views.
 
         Returns:
             Tokens in the space of the image encoder's.
         """
-        batch, views, _, height, width = projected.shape
-        x = self.tokenize(projected.flatten(0, 1))
+        sizes = tokens.shape[:2]
+        x = tokens.flatten(0, 1)
         if self.blocks:
-            x = self._attend(x, observed_tokens, (batch, views, height, width))
-        return self.norm(self.proj(x)).unflatten(0, (batch, views))
+            x = self._attend(x, grid, observed_tokens, sizes[1])
+        return self.norm(self.proj(x)).unflatten(0, sizes)
 
     def _attend(
-        self, x: Tensor, observed_tokens: Tensor, sizes: tuple[int, int, int, int]
+        self, x: Tensor, grid: tuple[int, int], observed_tokens: Tensor, views: int
     ) -> Float[Tensor, "G N E"]:
-        _, views, height, width = sizes
         num_tokens = x.shape[1]
         context = self.observed(observed_tokens).flatten(1, 2).repeat_interleave(views, dim=0)
-        patch = round((height * width / num_tokens) ** 0.5)
-        positions = grid_positions(height // patch, width // patch, x.device)
+        positions = grid_positions(*grid, x.device)
         rotary = RotaryTable(positions.repeat(1 + observed_tokens.shape[1], 1), self.head_width)
         x = torch.cat((x, context), dim=1)
         for block in self.blocks:

@@ -2,10 +2,11 @@
 """OccAnyNetwork: the parts assembled; no arithmetic of its own.
 
 Images -> `encode` -> Tokens -> `update_memory` -> SceneMemory -> `render` -> RawMaps; projected
-points -> `render_novel` -> RawMaps. Stateless apart from the weights. `B` scenes, `V` views, `H W`
-pixels.
+points -> `tokenize` -> `render_novel` -> RawMaps. Stateless apart from the weights. `B` scenes, `V`
+views, `H W` pixels.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from occany_core.network.config import NetworkConfig
 from occany_core.network.decoder import Decoder
 from occany_core.network.encoder import Encoder
-from occany_core.network.heads import Heads, confidence_from_logit
+from occany_core.network.heads import Heads, RawMaps
 from occany_core.network.memory import SceneMemory
 from occany_core.network.novel_view_encoder import NovelViewEncoder
 
@@ -48,22 +49,6 @@ class Tokens:
         )
 
 
-@dataclass(frozen=True)
-class RawMaps:
-    """What the decoder says about each pixel of a batch of views."""
-
-    points_world: Float[Tensor, "B V H W 3"]
-    """Metres, world = optical frame of the reference view."""
-    points_cam: Float[Tensor, "B V H W 3"]
-    """Metres, optical frame of the view."""
-    confidence: Float[Tensor, "B V H W"]
-    """In (1, inf)."""
-    pose_encoding: Float[Tensor, "B V 7"]
-    """Translation [m] and quaternion (real first) of world_from_cam; not used for fusion."""
-    segmentation: tuple[Float[Tensor, "B V C s s"], ...]
-    """Three promptable levels, or empty."""
-
-
 class OccAnyNetwork(nn.Module):
     """The base network (paper 3, spec 1)."""
 
@@ -90,59 +75,73 @@ class OccAnyNetwork(nn.Module):
             (height // patch, width // patch),
         )
 
-    def update_memory(
+    def update_memory(self, tokens: Tokens, memory: SceneMemory | None = None) -> SceneMemory:
+        """Write views into the memory, the first two together, then one at a time."""
+        memory = self._memory_for(tokens) if memory is None else memory
+        for group in _groups(tokens, is_first=memory.num_tokens == 0):
+            memory = self.decoder.update(group, tokens.grid, memory)
+        return memory
+
+    def update_memory_online(
         self, tokens: Tokens, memory: SceneMemory | None = None
     ) -> tuple[SceneMemory, Float[Tensor, "B V T D"]]:
-        """Write views into the memory, the first two together, then one at a time.
+        """Do what `update_memory` does, and also return what the decoder saw meanwhile.
 
         Returns:
             The grown memory, and the online features, which training supervises and inference
-            ignores.
+            does not need.
         """
-        num_views = tokens.tokens.shape[1]
-        start = 0
+        memory = self._memory_for(tokens) if memory is None else memory
         online = []
-        while start < num_views:
-            size = FIRST_GROUP if memory is None else 1
-            group = tokens.tokens[:, start : start + size]
-            features, memory = self.decoder.update(group, tokens.grid, memory)
+        for group in _groups(tokens, is_first=memory.num_tokens == 0):
+            features, memory = self.decoder.update_online(group, tokens.grid, memory)
             online.append(features)
-            start += group.shape[1]
         return memory, torch.cat(online, dim=1)
 
-    def render(self, tokens: Tokens, memory: SceneMemory) -> RawMaps:
-        """Decode observed views against the finished memory: the reconstruction."""
-        return self.decode_online(tokens, self.decoder.render(tokens.tokens, tokens.grid, memory))
+    def _memory_for(self, tokens: Tokens) -> SceneMemory:
+        views, patches = tokens.tokens.shape[1:3]
+        return SceneMemory(capacity=views * (patches + 1))
 
-    def decode_online(self, tokens: Tokens, features: Float[Tensor, "B V T D"]) -> RawMaps:
+    def render(
+        self, tokens: Tokens, memory: SceneMemory, *, with_segmentation: bool = True
+    ) -> RawMaps:
+        """Decode observed views against the finished memory: the reconstruction."""
+        features = self.decoder.render(tokens.tokens, tokens.grid, memory)
+        return self.decode_online(tokens, features, with_segmentation=with_segmentation)
+
+    def decode_online(
+        self,
+        tokens: Tokens,
+        features: Float[Tensor, "B V T D"],
+        *,
+        with_segmentation: bool = True,
+    ) -> RawMaps:
         """Run the heads on decoder features of observed views."""
-        return _run_heads(self.heads, features, tokens.grid, list(tokens.finer))
+        return self.heads.maps(features, tokens.grid, tokens.finer, with_segmentation)
+
+    def tokenize(self, projected: Float[Tensor, "B V C H W"]) -> Float[Tensor, "B V N E"]:
+        """Turn projected points of novel views into tokens; views are independent (spec 11.3)."""
+        tokens = self.novel_view_encoder.tokenize(projected.flatten(0, 1))
+        return tokens.unflatten(0, projected.shape[:2])
 
     def render_novel(
         self,
-        projected: Float[Tensor, "B V C H W"],
+        tokens: Float[Tensor, "B V N E"],
         observed: Tokens,
         memory: SceneMemory,
+        *,
+        with_segmentation: bool = True,
     ) -> RawMaps:
-        """Render novel views from projected points and the observed views' memory (spec 11)."""
-        tokens = self.novel_view_encoder(projected, observed.tokens)
-        features = self.novel_view_decoder.render(tokens, observed.grid, memory)
-        return _run_heads(self.novel_view_heads, features, observed.grid, [])
+        """Render novel views from their tokens and the observed views' memory (spec 11)."""
+        encoded = self.novel_view_encoder(tokens, observed.grid, observed.tokens)
+        features = self.novel_view_decoder.render(encoded, observed.grid, memory)
+        return self.novel_view_heads.maps(features, observed.grid, (), with_segmentation)
 
 
-def _run_heads(
-    heads: Heads, features: Float[Tensor, "B V T D"], grid: tuple[int, int], finer: list[Tensor]
-) -> RawMaps:
-    sizes = features.shape[:2]
-    flat = features.flatten(0, 1)
-    raw = heads.raw_points(flat, grid, [f.flatten(0, 1) for f in finer])
-    raw = raw.permute(0, 2, 3, 1).unflatten(0, sizes)  # (B, V, H, W, 7)
-    return RawMaps(
-        points_world=heads.activate(raw[..., 0:3]),
-        points_cam=heads.activate(raw[..., 3:6]),
-        confidence=confidence_from_logit(raw[..., 6]),
-        pose_encoding=heads.pose_encoding(flat).unflatten(0, sizes),
-        segmentation=tuple(
-            level.unflatten(0, sizes) for level in heads.segmentation_levels(flat, grid)
-        ),
-    )
+def _groups(tokens: Tokens, *, is_first: bool) -> Iterator[Float[Tensor, "B V N D"]]:
+    """Yield the views that are written together."""
+    start = 0
+    while start < tokens.tokens.shape[1]:
+        end = start + (FIRST_GROUP if is_first and start == 0 else 1)
+        yield tokens.tokens[:, start:end]
+        start = end

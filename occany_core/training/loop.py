@@ -301,7 +301,7 @@ def _quarter_maps(
 def reconstruction_maps(network: OccAnyNetwork, batch: Batch) -> Tensor:
     """Return raw maps (B, V, 7, h, w) of the observed views after the re-rendering pass."""
     tokens = network.encode(batch.images)
-    memory, _ = network.update_memory(tokens)
+    memory = network.update_memory(tokens)
     features = network.decoder.render(tokens.tokens, tokens.grid, memory)
     return _quarter_maps(network.heads, features, tokens.grid, tokens.finer)
 
@@ -319,12 +319,14 @@ def rendering_maps(network: OccAnyNetwork, batch: Batch) -> Tensor:
     """Return raw maps (B, R, 7, h, w) of the novel views, rendered from the predicted scene."""
     with torch.no_grad():
         tokens = network.encode(batch.images)
-        memory, _ = network.update_memory(tokens)
+        memory = network.update_memory(tokens)
         seen = network.render(tokens, memory)
         features = source_features(batch.images, seen.confidence, seen.segmentation)
         K = camera.pinhole(batch.novel_focal_px, *batch.images.shape[-2:])
         points = _calibrated_points(seen, batch) if batch.is_calibrated else seen.points_world
         projected = project_points(points, features, K, batch.novel_world_from_cam)
-    novel_tokens = network.novel_view_encoder(projected, tokens.tokens)
+    novel_tokens = network.novel_view_encoder(
+        network.tokenize(projected), tokens.grid, tokens.tokens
+    )
     features = network.novel_view_decoder.render(novel_tokens, tokens.grid, memory)
     return _quarter_maps(network.novel_view_heads, features, tokens.grid, ())

@@ -29,7 +29,7 @@ def pictures(
 
 def observe(network, images: torch.Tensor) -> tuple[Tokens, SceneMemory, RawMaps]:
     tokens = network.encode(images)
-    memory, _ = network.update_memory(tokens)
+    memory = network.update_memory(tokens)
     return tokens, memory, network.render(tokens, memory)
 
 
@@ -41,7 +41,7 @@ def render_novel(network, images: torch.Tensor, number: int) -> RawMaps:
     K = camera.pinhole(torch.full((scenes, number), 40.0), height, width)
     features = source_features(images, raw.confidence, raw.segmentation)
     projected = project_points(raw.points_world, features, K, poses.expand(scenes, -1, 4, 4))
-    return network.render_novel(projected, tokens, memory)
+    return network.render_novel(network.tokenize(projected), tokens, memory)
 
 
 def outputs(raw: RawMaps) -> list[torch.Tensor]:
@@ -78,7 +78,7 @@ def test_tokens_have_one_per_patch(network):
     tokens = network.encode(pictures(3))
     assert tokens.grid == (2, 3)
     assert tokens.tokens.shape == (1, 3, 6, 32)
-    memory, _ = network.update_memory(tokens)
+    memory = network.update_memory(tokens)
     assert memory.num_tokens == 3 * (6 + 1)
 
 
@@ -106,9 +106,9 @@ def test_scenes_of_a_batch_are_independent(network):
 def test_the_order_of_memory_tokens_changes_nothing(network):
     tokens, memory, raw = observe(network, pictures(3))
     order = torch.randperm(memory.num_tokens, generator=torch.Generator().manual_seed(0))
-    shuffled = SceneMemory(
-        tuple(keys[:, :, order] for keys in memory.keys),
-        tuple(values[:, :, order] for values in memory.values),
+    shuffled = SceneMemory().extended(
+        [keys[:, :, order] for keys in memory.keys],
+        [values[:, :, order] for values in memory.values],
     )
     for ours, theirs in zip(outputs(network.render(tokens, shuffled)), outputs(raw), strict=True):
         assert_same(ours, theirs)
@@ -122,17 +122,17 @@ def test_rendering_reads_the_memory_and_leaves_it_alone(network):
         assert torch.equal(ours, theirs)
     for part, old in zip((*memory.keys, *memory.values), before, strict=True):
         assert torch.equal(part, old)
-    emptier, _ = network.update_memory(tokens.views(slice(0, 1)))
+    emptier = network.update_memory(tokens.views(slice(0, 1)))
     other = network.render(tokens, emptier)
     assert not torch.allclose(other.points_world, raw.points_world, atol=1e-3)
 
 
 def test_memory_grown_by_a_stream_of_views_is_the_same(network):
     tokens = network.encode(pictures(4))
-    at_once, _ = network.update_memory(tokens)
-    grown, _ = network.update_memory(tokens.views(slice(0, 2)))
+    at_once = network.update_memory(tokens)
+    grown = network.update_memory(tokens.views(slice(0, 2)))
     for view in (2, 3):
-        grown, _ = network.update_memory(tokens.views(slice(view, view + 1)), grown)
+        grown = network.update_memory(tokens.views(slice(view, view + 1)), grown)
     for ours, theirs in zip(at_once.keys, grown.keys, strict=True):
         assert_same(ours, theirs)
 

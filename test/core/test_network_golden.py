@@ -34,7 +34,7 @@ def noise() -> dict[str, list[float]]:
 def decoded(network, recon) -> tuple[Tokens, SceneMemory, RawMaps]:
     with torch.inference_mode():
         tokens = network.encode(recon["img"])
-        memory, _ = network.update_memory(tokens)
+        memory = network.update_memory(tokens)
         return tokens, memory, network.render(tokens, memory)
 
 
@@ -60,9 +60,9 @@ def test_memory_rows_of_every_group(decoded, recon, noise, layer, step):
 def test_memory_grown_group_by_group_is_the_same(network, decoded, recon):
     with torch.inference_mode():
         tokens = network.encode(recon["img"])
-        memory, _ = network.update_memory(tokens.views(slice(0, 2)))
+        memory = network.update_memory(tokens.views(slice(0, 2)))
         before = memory.num_tokens
-        grown, _ = network.update_memory(tokens.views(slice(2, 4)), memory)
+        grown = network.update_memory(tokens.views(slice(2, 4)), memory)
     assert memory.num_tokens == before, "update changed the old memory"
     for layer in LAYERS:
         torch.testing.assert_close(grown.keys[layer], decoded[1].keys[layer])
@@ -100,7 +100,7 @@ def test_colour_head(network, decoded, recon, noise):
 def test_single_view_sees_itself(network, recon, noise):
     with torch.inference_mode():
         tokens = network.encode(recon["img"][:, :1])
-        memory, online = network.update_memory(tokens)
+        memory, online = network.update_memory_online(tokens)
         raw = network.render(tokens, memory)
         first_pass = network.decode_online(tokens, online)
     for layer in LAYERS:
@@ -157,10 +157,12 @@ def test_projected_points(projected):
 def test_rendering_encoder_and_decoder(network, recon, projected):
     render, noise = golden.tensors("tiny_render"), golden.manifest()["noise"]
     observed = network.encode(recon["img"])
-    memory, _ = network.update_memory(observed)
+    memory = network.update_memory(observed)
     with torch.inference_mode():
-        tokens = network.novel_view_encoder(projected, observed.tokens)
-        raw = network.render_novel(projected, observed, memory)
+        tokens = network.novel_view_encoder(
+            network.tokenize(projected), observed.grid, observed.tokens
+        )
+        raw = network.render_novel(network.tokenize(projected), observed, memory)
     golden.assert_golden(tokens, render["gen.x_ray"], noise.get("gen.x_ray"))
     golden.assert_golden(raw.points_world, render["gen.raw"][..., :3], noise.get("gen.raw"))
     golden.assert_golden(raw.points_cam, render["gen.raw"][..., 3:6], noise.get("gen.raw"))
@@ -181,7 +183,7 @@ def test_layer_norm_epsilons():
     network = golden.golden_network(golden.tiny_config(), parts)
     with torch.inference_mode():
         tokens = network.encode(golden.tensors("tiny_recon")["img"])
-        memory, _ = network.update_memory(tokens)
+        memory = network.update_memory(tokens)
         features = network.decoder.render(tokens.tokens, tokens.grid, memory)
         raw = network.render(tokens, memory)
         novel = network.novel_view_encoder
