@@ -2,13 +2,15 @@
 """Pictures -> network input with matching K (spec 2).
 
 uint8 RGB of any size in; one batch of equal size out, values in [-1, 1]. The first picture of a
-scene sets the size for all of them.
+scene sets the size for all of them. What the released programs do with pictures of evaluation data
+sets stands in `calibrated_images`.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
@@ -21,6 +23,38 @@ MAX_PIXELS = 100_000_000
 """Pictures above this are refused before any work."""
 ROTATION_TOLERANCE = 0.01
 """Calibration files are rounded; products of rotation rows may be off by this."""
+
+ORIENTATION_SEED = 0
+"""The released demo draws the orientation of a near-square picture from a generator that starts
+with this seed for every picture (evaluation page 2.3)."""
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Per-channel shift and scale of colours in [0, 1] (evaluation page 2.4)."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+SIGNED = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""OccAny: values in [-1, 1]."""
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""OccAny+ and SAM2: statistics of ImageNet."""
+
+
+@dataclass(frozen=True)
+class ResizePlan:
+    """How a picture is resized and then cropped."""
+
+    width: int
+    height: int
+    """Size after resizing [px]."""
+    scale: float
+    resampling: Image.Resampling
+    left: int
+    top: int
+    """Corner of the crop in the resized picture [px]."""
 
 
 @dataclass(frozen=True)
@@ -72,18 +106,75 @@ def check_picture(rgb: np.ndarray, place: str) -> None:
         )
 
 
-def network_size(height: int, width: int, long_side: int) -> tuple[int, int]:
+def network_size(
+    height: int, width: int, long_side: int, patch: int = STRIDE
+) -> tuple[int, int]:
     """Return the network's (height, width) for a scene whose first picture has this size.
 
-    The long side becomes `long_side`, the short side the nearest multiple of 16 (halves up, at
-    least 16).
+    The long side becomes `long_side`, the short side the nearest multiple of `patch` (halves up,
+    at least one patch). OccAny: 512 and 16; OccAny+: 518 and 14 (evaluation page 2.1).
     """
     short, long = sorted((height, width))
-    # Integer form of 16 * floor(short * long_side / long / 16 + 0.5).
-    short_side = max(
-        STRIDE, STRIDE * ((2 * short * long_side + STRIDE * long) // (2 * STRIDE * long))
-    )
+    # Integer form of patch * floor(short * long_side / long / patch + 0.5).
+    short_side = max(patch, patch * ((2 * short * long_side + patch * long) // (2 * patch * long)))
     return (short_side, long_side) if width >= height else (long_side, short_side)
+
+
+def released_orientation(
+    source: tuple[int, int], target: tuple[int, int], seed: int = ORIENTATION_SEED
+) -> tuple[int, int]:
+    """Return the target of one picture as the released demo turns it (evaluation page 2.3).
+
+    A portrait picture swaps a landscape target; a near-square picture swaps any target by the
+    toss of a coin. The sizes of a scene may then differ, so `prepare` keeps to one target for all;
+    this is for reproducing the demo's crops.
+
+    Args:
+        source: (height, width) of the picture.
+        target: (height, width) of the scene.
+        seed: Of the generator that is made afresh for every picture.
+
+    Returns:
+        (height, width) of the prepared picture.
+    """
+    height, width = source
+    swapped = target[::-1]
+    if height > 1.1 * width and target[1] > target[0]:
+        return swapped
+    near_square = 0.9 < height / width < 1.1 and target[0] != target[1]
+    return swapped if near_square and np.random.default_rng(seed).integers(2) else target
+
+
+def plan_fit(source: tuple[int, int], target: tuple[int, int]) -> ResizePlan:
+    """Plan to resize until the target is covered and to crop its centre (spec 2, demo path).
+
+    Args:
+        source: (height, width) of the picture.
+        target: (height, width) wanted.
+    """
+    (source_height, source_width), (height, width) = source, target
+    one = np.float32
+    scale = max(one(width) / one(source_width), one(height) / one(source_height)) + one(1e-8)
+    new_width, new_height = (
+        int(np.floor(one(side) * scale)) for side in (source_width, source_height)
+    )
+    left, top = max(int((new_width - width) / 2), 0), max(int((new_height - height) / 2), 0)
+    return ResizePlan(new_width, new_height, float(scale), resampling_for(scale), left, top)
+
+
+def resampling_for(scale: float) -> Image.Resampling:
+    """Return the filter of the released code: Lanczos to shrink, bicubic otherwise."""
+    return Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
+
+
+def resize_and_crop(
+    rgb: UInt8[np.ndarray, "H W 3"], plan: ResizePlan, height: int, width: int
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Carry out a plan; where the resized picture ends early, the crop is black."""
+    picture = Image.fromarray(rgb).resize((plan.width, plan.height), plan.resampling)
+    return np.asarray(
+        picture.crop((plan.left, plan.top, plan.left + width, plan.top + height))
+    )
 
 
 def fit(
@@ -94,17 +185,26 @@ def fit(
     Returns:
         The picture, the scale, and the left and top crop [px, after scaling].
     """
-    source_height, source_width = rgb.shape[:2]
-    one = np.float32
-    scale = max(one(width) / one(source_width), one(height) / one(source_height)) + one(1e-8)
-    new_width, new_height = (
-        int(np.floor(one(side) * scale)) for side in (source_width, source_height)
-    )
-    filter_ = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
-    picture = Image.fromarray(rgb).resize((new_width, new_height), filter_)
-    left, top = max(int((new_width - width) / 2), 0), max(int((new_height - height) / 2), 0)
-    cropped = picture.crop((left, top, left + width, top + height))
-    return np.asarray(cropped), float(scale), left, top
+    plan = plan_fit(rgb.shape[:2], (height, width))
+    return resize_and_crop(rgb, plan, height, width), plan.scale, plan.left, plan.top
+
+
+def network_tensor(
+    rgb: UInt8[np.ndarray, "*batch H W 3"], normalisation: Normalisation = SIGNED
+) -> Float[Tensor, "*batch 3 H W"]:
+    """Bring colours to the range a network was trained on (evaluation page 2.4)."""
+    return _normalise(_unit_range(rgb), normalisation)
+
+
+def segmentation_tensor(
+    rgb: UInt8[np.ndarray, "V H W 3"], side: int
+) -> Float[Tensor, "V 3 side side"]:
+    """Stretch prepared pictures to the square that SAM2 encodes (evaluation page 2.4).
+
+    The aspect ratio is not kept, as with the distilled features. Released side: 512.
+    """
+    square = F.interpolate(_unit_range(rgb), (side, side), mode="bilinear", antialias=True)
+    return _normalise(square, IMAGENET)
 
 
 def prepare(views: list[View], long_side: int) -> ImageBatch:
@@ -132,8 +232,18 @@ def prepare(views: list[View], long_side: int) -> ImageBatch:
         pictures.append(picture)
         intrinsics.append(_network_intrinsics(view, scale, left, top))
     rgb = np.stack(pictures)
-    images = torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 255
-    return ImageBatch((images - 0.5) / 0.5, rgb, tuple(intrinsics))
+    return ImageBatch(network_tensor(rgb), rgb, tuple(intrinsics))
+
+
+def _unit_range(rgb: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(rgb)).movedim(-1, -3).float() / 255
+
+
+def _normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
+    mean, std = (
+        torch.tensor(values)[:, None, None] for values in (normalisation.mean, normalisation.std)
+    )
+    return (images - mean) / std
 
 
 def _is_finite_matrix(value: object, size: int) -> bool:
