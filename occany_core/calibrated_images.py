@@ -83,7 +83,7 @@ def _box_about_principal_point(
 ) -> tuple[int, int, int, int]:
     """Return the largest box centred at the rounded principal point."""
     height, width = source
-    cx, cy = (int(round(float(value))) for value in K[:2, 2])
+    cx, cy = (round(float(value)) for value in K[:2, 2])
     margin_x, margin_y = min(cx, width - cx), min(cy, height - cy)
     if not (margin_x > width / LEAST_MARGIN and margin_y > height / LEAST_MARGIN):
         raise InputError(

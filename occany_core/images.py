@@ -106,9 +106,7 @@ def check_picture(rgb: np.ndarray, place: str) -> None:
         )
 
 
-def network_size(
-    height: int, width: int, long_side: int, patch: int = STRIDE
-) -> tuple[int, int]:
+def network_size(height: int, width: int, long_side: int, patch: int = STRIDE) -> tuple[int, int]:
     """Return the network's (height, width) for a scene whose first picture has this size.
 
     The long side becomes `long_side`, the short side the nearest multiple of `patch` (halves up,
@@ -172,9 +170,7 @@ def resize_and_crop(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Carry out a plan; where the resized picture ends early, the crop is black."""
     picture = Image.fromarray(rgb).resize((plan.width, plan.height), plan.resampling)
-    return np.asarray(
-        picture.crop((plan.left, plan.top, plan.left + width, plan.top + height))
-    )
+    return np.asarray(picture.crop((plan.left, plan.top, plan.left + width, plan.top + height)))
 
 
 def fit(

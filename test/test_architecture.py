@@ -28,7 +28,7 @@ TOP_LEVEL = """
 
 LEAVES = {"errors", "config", "rigid", "camera"}
 GEOMETRY = LEAVES | {"pointmaps", "poses", "novel_views", "projection", "voxels", "rig_poses"}
-CHAIN = GEOMETRY | {"images", "network", "checkpoints"}
+CHAIN = GEOMETRY | {"images", "calibrated_images", "network", "checkpoints"}
 LIBRARY = CHAIN | {"pipeline", "stream", "grid_fields", "grid_codec"}
 
 ALLOWED = {  # part of occany_core: the parts it may import, besides itself
@@ -38,6 +38,7 @@ ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "rigid": {"errors"},
     "camera": {"errors", "rigid"},
     "images": LEAVES,
+    "calibrated_images": LEAVES | {"images"},
     "network": {"errors"},  # knows tensors; no files, poses or grids
     "checkpoints": {"errors", "config", "network"},
     "pointmaps": LEAVES | {"network"},  # only the type of what the network returns, see below
