@@ -4,6 +4,8 @@
 One pixel each; the nearest wins. `B` scenes, `V` observed and `R` novel views.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -44,9 +46,67 @@ def nearest_points(
     return winner.view(height, width), points_cam
 
 
+@dataclass(frozen=True)
+class SourceFeatures:
+    """What the pixels of observed views carry into novel views, besides their points."""
+
+    dense: Float[Tensor, "B V 4 H W"]
+    """Colour in [-1, 1] and confidence - 1."""
+    levels: tuple[Float[Tensor, "B V C s s"], ...]
+    """Promptable features at their own size; they are interpolated where a pixel needs them."""
+
+    def level_at(
+        self, scene: int, level: int, pixels: Int[Tensor, " P"], weight: Float[Tensor, " P"]
+    ) -> Float[Tensor, "P C"]:
+        """Interpolate one level at pixels of the observed views of a scene.
+
+        Bilinear with half-pixel centres, as if the level were resized to the pictures' size.
+
+        Args:
+            scene: Index of the scene.
+            level: Index of the level.
+            pixels: Index into the V x H x W pixels.
+            weight: Factor for each result.
+        """
+        maps = self.levels[level][scene]
+        rows, columns = maps.shape[-2:]
+        height, width = self.dense.shape[-2:]
+        table = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])  # (V s s, C)
+        top, bottom, down = _neighbours(rows, height, maps)
+        left, right, across = _neighbours(columns, width, maps)
+        start = pixels // (height * width) * (rows * columns)
+        y, x = pixels // width % height, pixels % width
+        top, bottom = start + top[y] * columns, start + bottom[y] * columns
+        left, right = left[x], right[x]
+        down, across = down[y], across[x]
+        corners = torch.stack((top + left, top + right, bottom + left, bottom + right), dim=1)
+        upper, lower = weight * (1 - down), weight * down
+        shares = torch.stack(
+            (upper * (1 - across), upper * across, lower * (1 - across), lower * across), dim=1
+        )
+        return F.embedding_bag(corners, table, per_sample_weights=shares, mode="sum")
+
+
+def _neighbours(size: int, resized: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return, for each place after resizing, the entries around it and the share of the second."""
+    place = (torch.arange(resized, device=like.device) + 0.5) * (size / resized) - 0.5
+    place = place.clamp_min(0)
+    before = place.long()
+    return before, (before + 1).clamp_max(size - 1), (place - before).to(like.dtype)
+
+
+def source_features(
+    images: Float[Tensor, "B V 3 H W"],
+    confidence: Float[Tensor, "B V H W"],
+    segmentation: tuple[Float[Tensor, "B V C s s"], ...],
+) -> SourceFeatures:
+    """Collect what source pixels carry (spec 11.1)."""
+    return SourceFeatures(torch.cat((images, (confidence - 1)[:, :, None]), dim=2), segmentation)
+
+
 def project_points(
     points_world: Float[Tensor, "B V H W 3"],
-    features: Float[Tensor, "B V C H W"],
+    features: SourceFeatures,
     K: Float[Tensor, "B R 3 3"],
     world_from_cam: Float[Tensor, "B R 4 4"],
 ) -> Float[Tensor, "B R C+6 H W"]:
@@ -54,45 +114,34 @@ def project_points(
 
     Args:
         points_world: Source points; all are drawn, whatever their confidence.
-        features: What each source pixel carries along (`source_features`).
+        features: What each source pixel carries along.
         K: Of the novel views, at the pictures' size.
         world_from_cam: Of the novel views.
 
     Returns:
-        Per pixel the winning point in the novel camera, the same in the world, and its features;
-        zero where no point falls.
+        Per pixel the winning point in the novel camera, the same in the world, colour,
+        confidence - 1 and segmentation; zero where no point falls. Channels are stored last.
     """
     scenes, novel = K.shape[:2]
     height, width = points_world.shape[2:4]
-    out = []
+    channels = 10 + sum(level.shape[2] for level in features.levels)
+    out = points_world.new_empty(scenes, novel, height * width, channels)
     for scene in range(scenes):
         points = points_world[scene].reshape(-1, 3)
-        carried = torch.cat(
-            (points, features[scene].permute(0, 2, 3, 1).reshape(len(points), -1)), dim=1
-        )
+        dense = features.dense[scene].permute(0, 2, 3, 1).reshape(-1, 4)
         for view in range(novel):
             winner, points_cam = nearest_points(
                 points, K[scene, view], world_from_cam[scene, view], height, width
             )
+            winner = winner.flatten()
             hit = winner >= 0
-            at = winner[hit]
-            picture = carried.new_zeros(height, width, 3 + carried.shape[1])
-            picture[hit] = torch.cat((points_cam[at], carried[at]), dim=1)
-            out.append(picture.permute(2, 0, 1))
-    return torch.stack(out).unflatten(0, (scenes, novel))
-
-
-def source_features(
-    images: Float[Tensor, "B V 3 H W"],
-    confidence: Float[Tensor, "B V H W"],
-    segmentation: tuple[Float[Tensor, "B V C s s"], ...],
-) -> Float[Tensor, "B V C H W"]:
-    """Stack what source pixels carry: colour in [-1, 1], confidence - 1, segmentation."""
-    sizes, shape = images.shape[:2], images.shape[-2:]
-    levels = [
-        F.interpolate(
-            level.flatten(0, 1), size=shape, mode="bilinear", align_corners=False
-        ).unflatten(0, sizes)
-        for level in segmentation
-    ]
-    return torch.cat((images, (confidence - 1)[:, :, None], *levels), dim=2)
+            at = winner.clamp_min(0)
+            picture = out[scene, view]
+            carried = torch.cat((points_cam[at], points[at], dense[at]), dim=1)
+            picture[:, :10] = carried.where(hit[:, None], 0.0)
+            start = 10
+            for level, maps in enumerate(features.levels):
+                end = start + maps.shape[2]
+                picture[:, start:end] = features.level_at(scene, level, at, hit.to(points.dtype))
+                start = end
+    return out.unflatten(2, (height, width)).permute(0, 1, 4, 2, 3)

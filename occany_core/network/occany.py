@@ -2,8 +2,8 @@
 """OccAnyNetwork: the parts assembled; no arithmetic of its own.
 
 Images -> `encode` -> Tokens -> `update_memory` -> SceneMemory -> `render` -> RawMaps; projected
-points -> `tokenize` -> `render_novel` -> RawMaps. Stateless apart from the weights. `B` scenes, `V`
-views, `H W` pixels.
+points -> `tokenize` -> `render_novel` -> RawMaps. Stateless apart from the weights. `B` scenes,
+`V` views, `H W` pixels.
 """
 
 from collections.abc import Iterator
