@@ -159,7 +159,10 @@ setup(
     license_files=["LICENSE", "NOTICE"],
     packages=find_packages(include=["occany_core*", "occany_ros*"], exclude=["occany_ros.msg*"]),
     package_data={
-        "occany_core": ["py.typed", "weights/*.safetensors", "weights/*.json", "evaluation/*.npz"]
+        "occany_core": [
+            *("py.typed", "weights/*.safetensors", "weights/*.json"),
+            *("evaluation/*.npz", "datasets/*.yaml"),
+        ]
     },
     python_requires=">=3.10",
     install_requires=["torch", "numpy", "pyyaml", "safetensors", "jaxtyping", "pillow>=10.1"],
