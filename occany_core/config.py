@@ -111,11 +111,27 @@ class NovelViewsConfig:
         float, "turn of the two side views at each position [deg]; 0 omits them"
     ] = 0.0
     lateral: Annotated[float, "sideways shift of the two side views [m]"] = 2.0
+    seeds: Annotated[
+        int,
+        "turned copies of each observed view that all of the above is done for; 1 takes the view "
+        "itself",
+    ] = 1
+    seed_step_deg: Annotated[float, "angle from one seed to the next [deg]"] = 15.0
+    seed_lateral: Annotated[
+        float, "sideways shift of the seeds to the side they are turned to [m]"
+    ] = 0.0
     max_views: Annotated[int, "most views rendered per cycle, evenly thinned; 0 sets no limit"] = 0
     chunk: Annotated[int, "views rendered together; changes memory use, not results"] = 12
 
     def __post_init__(self) -> None:
         _require(self.steps >= 0, "novel_views.steps", self.steps, "0 or positive")
+        _require(self.seeds >= 1, "novel_views.seeds", self.seeds, "at least 1")
+        _require(
+            0 <= self.seed_step_deg <= 180,
+            "novel_views.seed_step_deg",
+            self.seed_step_deg,
+            "between 0 and 180 degrees",
+        )
         _require(self.max_views >= 0, "novel_views.max_views", self.max_views, "0 or positive")
         _require(self.chunk >= 1, "novel_views.chunk", self.chunk, "at least 1")
         _require(
