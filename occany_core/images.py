@@ -24,6 +24,8 @@ MAX_PIXELS = 100_000_000
 ROTATION_TOLERANCE = 0.01
 """Calibration files are rounded; products of rotation rows may be off by this."""
 
+INPUT_SIZES = {"occany": (512, STRIDE), "occany_plus": (518, 14)}
+"""Long side and patch [px] of the released families (evaluation page 2.1)."""
 ORIENTATION_SEED = 0
 """The released demo draws the orientation of a near-square picture from a generator that starts
 with this seed for every picture (evaluation page 2.3)."""
@@ -110,7 +112,7 @@ def network_size(height: int, width: int, long_side: int, patch: int = STRIDE) -
     """Return the network's (height, width) for a scene whose first picture has this size.
 
     The long side becomes `long_side`, the short side the nearest multiple of `patch` (halves up,
-    at least one patch). OccAny: 512 and 16; OccAny+: 518 and 14 (evaluation page 2.1).
+    at least one patch). Released pairs: `INPUT_SIZES` (evaluation page 2.1).
     """
     short, long = sorted((height, width))
     # Integer form of patch * floor(short * long_side / long / patch + 0.5).
