@@ -172,7 +172,7 @@ def resize_and_crop(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Carry out a plan; where the resized picture ends early, the crop is black."""
     picture = Image.fromarray(rgb).resize((plan.width, plan.height), plan.resampling)
-    return np.asarray(picture.crop((plan.left, plan.top, plan.left + width, plan.top + height)))
+    return np.array(picture.crop((plan.left, plan.top, plan.left + width, plan.top + height)))
 
 
 def fit(
