@@ -160,8 +160,11 @@ setup(
     packages=find_packages(include=["occany_core*", "occany_ros*"], exclude=["occany_ros.msg*"]),
     package_data={
         "occany_core": [
-            *("py.typed", "weights/*.safetensors", "weights/*.json"),
-            *("evaluation/*.npz", "datasets/*.yaml"),
+            "py.typed",
+            "weights/*.safetensors",
+            "weights/*.json",
+            "evaluation/*.npz",
+            "datasets/*.yaml",
         ]
     },
     python_requires=">=3.10",
@@ -170,6 +173,7 @@ setup(
         "semantics": ["transformers>=5,<6"],
         "train": ["accelerate", "tensorboard", "pyarrow", "fsspec"],
         "bags": ["rosbags"],
+        "download": ["huggingface_hub"],
         "view": ["rerun-sdk", "matplotlib"],
         "ros": lines_of("dev/requirements.txt"),
         # launch_pytest of ROS 2 does not work with pytest 8.4 and later

@@ -2,19 +2,21 @@
 """Our checkpoints: a safetensors file (or parts of it) and a JSON card beside it.
 
 The card holds the architecture, the recipe, metrics, licence and the sha256 of every part. Loading
-is
-strict: a missing, damaged or foreign file is an error, and nothing in it is executed.
+is strict: a missing, damaged or foreign file is an error, and nothing in it is executed.
 """
 
-import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from occany_core.checkpoints.checksum import check_sha256, sha256_of
 from occany_core.errors import CheckpointError, ConfigError
 from occany_core.network import NetworkConfig, OccAnyNetwork
 
@@ -66,15 +68,74 @@ def save_model(network: OccAnyNetwork, card: dict, path: Path, *, half: bool = F
         path: `NAME.safetensors`; the card becomes `NAME.json`.
         half: Store floating-point weights as float16.
     """
+    save_weights(network.state_dict(), network.config, card, path, half=half)
+
+
+def save_weights(
+    weights: dict[str, Tensor],
+    config: NetworkConfig,
+    card: dict,
+    path: Path,
+    *,
+    half: bool = False,
+) -> None:
+    """Write a state dict of `OccAnyNetwork` and its card; both appear whole or not at all.
+
+    Args:
+        weights: As `OccAnyNetwork(config).state_dict()` has them.
+        config: Goes into the card.
+        card: As for `save_model`.
+        path: `NAME.safetensors`.
+        half: Store floating-point weights as float16.
+
+    Raises:
+        CheckpointError: A weight does not fit into float16, or the disk does not take the file.
+    """
     dtype = torch.float16 if half else torch.float32
-    weights = {
-        name: tensor.to(dtype).contiguous() for name, tensor in network.state_dict().items()
-    }
-    save_file(weights, path)
-    path.chmod(0o644)
-    file = {"name": path.name, "sha256": _sha256(path)}
-    content = {"format": CARD_FORMAT, **card, "network": network.config.to_dict(), "files": [file]}
-    path.with_suffix(".json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    stored = {}
+    for name, tensor in weights.items():
+        stored[name] = tensor.detach().to(dtype).contiguous()
+        if half and not torch.isfinite(stored[name]).all():
+            raise CheckpointError(
+                f"{name} holds values that float16 cannot hold; store it in float32"
+            )
+    with _complete_or_absent(path) as unfinished:
+        try:
+            save_file(_without_sharing(stored), unfinished)
+        except SafetensorError as error:
+            raise CheckpointError(f"cannot write {path}: {error}; is the disk full?") from error
+        unfinished.chmod(0o644)
+        file = {"name": path.name, "sha256": sha256_of(unfinished)}
+    content = {"format": CARD_FORMAT, **card, "network": config.to_dict(), "files": [file]}
+    write_card(path, content)
+
+
+def write_card(path: Path, card: dict) -> None:
+    """Write the card of a weights file."""
+    with _complete_or_absent(path.with_suffix(".json")) as unfinished:
+        unfinished.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _complete_or_absent(path: Path) -> Iterator[Path]:
+    """Give a name to write to; the file gets its own when the block ends without a failure."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _without_sharing(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give every weight memory of its own, as the file format wants it."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in weights.items():
+        pointer = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if pointer in seen else tensor
+        seen.add(pointer)
+    return apart
 
 
 def weights_path(checkpoint: str | Path) -> Path:
@@ -91,7 +152,7 @@ def write_metrics(checkpoint: str | Path, protocol: str, metrics: dict) -> None:
     path = weights_path(checkpoint)
     card = _read_card(path)
     card["metrics"] = card.get("metrics", {}) | {protocol: metrics}
-    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_card(path, card)
 
 
 def load_model(checkpoint: str | Path = "default", device: str = "auto") -> Model:
@@ -112,27 +173,58 @@ def load_model(checkpoint: str | Path = "default", device: str = "auto") -> Mode
     weights = {}
     for file in card["files"]:
         weights |= _read_part(path.parent / file["name"], file["sha256"])
+    check_finite(weights, str(path))
     try:
-        network = OccAnyNetwork(NetworkConfig.from_dict(card["network"]))
-        network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+        with torch.device("meta"):  # no memory: the weights of the file become its own
+            network = OccAnyNetwork(NetworkConfig.from_dict(card["network"]))
+        single = {name: tensor.float() for name, tensor in weights.items()}
+        network.load_state_dict(single, assign=True)
     except (ConfigError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"the weights in {path} do not fit the network that their card describes: {error}"
+            f"the weights in {path} do not fit the network that their card describes: "
+            f"{str(error)[:400]}"
         ) from error
     return Model(network.eval().requires_grad_(False).to(chosen), card, chosen)
 
 
-def _read_card(path: Path) -> dict:
+def check_finite(weights: dict[str, Tensor], place: str) -> None:
+    """See that every weight is a number.
+
+    Raises:
+        CheckpointError: Some are not; says how many and where the first are.
+    """
+    # One sum tells of each tensor whether to look closer.
+    bad = [name for name, one in weights.items() if not one.sum(dtype=torch.float64).isfinite()]
+    counts = {name: int((~torch.isfinite(weights[name])).sum()) for name in bad}
+    if total := sum(counts.values()):
+        raise CheckpointError(
+            f"{place} holds {total} weights that are not finite, in {len(bad)} tensors, the first "
+            f"{bad[0]}; take another copy or an earlier checkpoint"
+        )
+
+
+def _check_kind(path: Path) -> None:
     if not path.is_file():
         raise CheckpointError(
             f"there is no weights file {path}; give a .safetensors file or 'default' for "
             "the shipped weights"
         )
+    with path.open("rb") as file:
+        is_torch_file = file.read(4) == b"PK\x03\x04"
     if path.suffix != ".safetensors":
         raise CheckpointError(
-            f"{path} is not a .safetensors file; only that format is loaded, because other "
-            "formats can run code"
+            f"{path} is not a .safetensors file; only that format is loaded, because others can "
+            f"run code. A released .pth file is converted once, by `occany convert {path}`"
         )
+    if is_torch_file:
+        raise CheckpointError(
+            f"{path} is not a valid safetensors file but a PyTorch file under another name; "
+            "rename it to .pth and run `occany convert` on it"
+        )
+
+
+def _read_card(path: Path) -> dict:
+    _check_kind(path)
     card_path = path.with_suffix(".json")
     try:
         card = json.loads(card_path.read_text(encoding="utf-8"))
@@ -169,18 +261,8 @@ def _is_file_entry(file: object) -> bool:
 def _read_part(path: Path, sha256: str) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise CheckpointError(f"the weights file {path}, named by its card, is missing")
-    found = _sha256(path)
-    if found != sha256:
-        raise CheckpointError(
-            f"{path} has sha256 {found[:12]}..., its card says {sha256[:12]}...; it is "
-            "damaged or belongs "
-            "to another card: copy or download it again"
-        )
+    check_sha256(path, sha256)
     try:
         return load_file(path)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a valid safetensors file: {error}") from error
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

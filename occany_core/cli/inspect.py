@@ -7,19 +7,24 @@ from pathlib import Path
 import numpy as np
 
 from occany_core.checkpoints import load_model
+from occany_core.checkpoints.checksum import sha256_of
+from occany_core.checkpoints.conversion import parts_of
+from occany_core.checkpoints.torch_file import read_torch_file
 from occany_core.errors import InputError
 from occany_core.results import load_grid, load_scene
 from occany_core.voxels import VoxelGrid
 
 NAME = "inspect"
-HELP = "describe weights, a grid.npz, or a result folder"
+HELP = "describe weights, a released .pth file, a grid.npz, or a result folder"
 EXAMPLE = "occany inspect default"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
     parser.add_argument(
-        "thing", metavar="WHAT", help="'default', a .safetensors file, a grid.npz, or a folder"
+        "thing",
+        metavar="WHAT",
+        help="'default', a .safetensors or .pth file, a grid.npz, or a folder",
     )
 
 
@@ -28,6 +33,8 @@ def run(arguments: argparse.Namespace) -> None:
     path = Path(arguments.thing)
     if arguments.thing == "default" or path.suffix == ".safetensors":
         facts = _facts_of_weights(arguments.thing)
+    elif path.suffix == ".pth":
+        facts = _facts_of_released(path)
     elif path.is_dir():
         facts = _facts_of_scene(path)
     elif path.suffix == ".npz":
@@ -56,10 +63,25 @@ def _facts_of_weights(checkpoint: str) -> list[tuple[str, object]]:
     ]
     shown = {"name", "licence", "files", "format"}
     for key, value in model.card.items():
-        if isinstance(value, dict):
+        if isinstance(value, list) and key not in shown:
+            facts.append((key, f"{len(value)} entries"))
+        elif isinstance(value, dict):
             facts += [(f"{key}.{inner}", content) for inner, content in value.items()]
         elif key not in shown:
             facts.append((key, value))
+    return facts
+
+
+def _facts_of_released(path: Path) -> list[tuple[str, object]]:
+    """Describe a released file as it is; nothing in it is executed."""
+    content = read_torch_file(path)
+    parts = parts_of(content, path)
+    facts = [("sha256", sha256_of(path))]
+    for part, weights in parts.items():
+        parameters = sum(tensor.numel() for tensor in weights.values())
+        facts.append((part, f"{len(weights)} weights, {parameters:,} parameters"))
+    others = [str(name) for name in content if name not in parts]
+    facts += [("other entries", ", ".join(others)), ("next", f"occany convert {path}")]
     return facts
 
 

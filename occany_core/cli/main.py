@@ -8,10 +8,19 @@ import argparse
 import sys
 
 import occany_core
-from occany_core.cli import config, evaluate, inspect, predict, train, view
+from occany_core.cli import (
+    config,
+    convert,
+    download,
+    evaluate,
+    inspect,
+    predict,
+    train,
+    view,
+)
 from occany_core.errors import OccAnyError
 
-VERBS = (predict, view, train, evaluate, inspect, config)
+VERBS = (predict, view, train, evaluate, download, convert, inspect, config)
 """Modules with NAME, HELP, EXAMPLE, add_arguments(parser) and run(arguments)."""
 INTERRUPTED = 130
 CLOSED_PIPE = 141
