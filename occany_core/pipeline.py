@@ -8,7 +8,7 @@ Metres.
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,9 +25,9 @@ from occany_core.network import RawMaps, SceneMemory, Tokens
 from occany_core.novel_views import propose_views
 from occany_core.pointmaps import Pointmaps
 from occany_core.poses import Cameras, estimate_cameras
-from occany_core.projection import project_points, source_features
+from occany_core.projection import SourceFeatures, project_points, source_features
 from occany_core.rig_poses import grid_from_reference, known_cameras
-from occany_core.voxels import ViewPoints, VoxelGrid, fuse, snap_to_ground
+from occany_core.voxels import Fusion, ViewPoints, VoxelGrid, snap_to_ground
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Scene:
     observed: Pointmaps
     novel_cameras: Cameras | None
     novel: Pointmaps | None
+    """None where no views are rendered, or `novel_views.keep_points` is off."""
     grid: VoxelGrid
     grid_from_world: Float[Tensor, "4 4"]
     world_from_rig: Float[Tensor, "S 4 4"]
@@ -78,6 +79,16 @@ class Located:
     """Whether intrinsics and mounting of all cameras are known and used."""
 
 
+@dataclass(frozen=True)
+class Observed:
+    """What the network makes of the views of a window, before anything is located."""
+
+    tokens: Tokens
+    memory: SceneMemory
+    raw: RawMaps
+    features: SourceFeatures
+
+
 class Stopwatch:
     """Seconds per stage."""
 
@@ -92,6 +103,12 @@ class Stopwatch:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
 
+def compute_dtype(model: Model, config: OccAnyConfig) -> AbstractContextManager:
+    """Return the context in which the network's layers run; heads and geometry stay float32."""
+    wants_half = config.runtime.dtype == "bfloat16"
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=wants_half)
+
+
 @torch.inference_mode()
 def encode(model: Model, views: list[View], config: OccAnyConfig) -> EncodedSet:
     """Prepare and encode one view set.
@@ -102,7 +119,8 @@ def encode(model: Model, views: list[View], config: OccAnyConfig) -> EncodedSet:
     """
     _check_calibration(views, config.calibration)
     batch = prepare(views, config.images.width or model.network.config.picture_width)
-    tokens = model.network.encode(batch.images[None].to(model.device))
+    with compute_dtype(model, config):
+        tokens = model.network.encode(batch.images[None].to(model.device))
     return EncodedSet(tuple(views), batch, tokens)
 
 
@@ -148,21 +166,22 @@ def reconstruct(
         raise InputError(
             "the view sets of a window have different picture sizes; reset the stream"
         )
-    tokens = Tokens.joined([one.tokens for one in sets])
-    with watch.stage("memory"):
-        memory = model.network.update_memory(tokens)
-    with watch.stage("render"):
-        raw = model.network.render(tokens, memory)
+    observed = _observe(model, sets, config, watch)
     with watch.stage("cameras"):
-        located = _locate(sets, raw, config)
-    with watch.stage("novel_views"):
-        novel, novel_cameras = _render_novel(model, sets, (tokens, memory, raw), located, config)
+        located = _locate(sets, observed.raw, config)
+    anchor = 0 if config.window.anchor == "oldest" else len(sets) - 1
+    grid_from_world = rigid.invert(located.world_from_rig[anchor])
+    fusion = Fusion(config.voxels, located.seen.points_world.device)
+    parts = []
+    novel_cameras = _propose(model, located.cameras, config)
+    for maps, cameras in _render_novel(model, (observed, located), novel_cameras, config, watch):
+        with watch.stage("voxels"):
+            fusion.render(_in_grid(maps, cameras, grid_from_world, config.voxels, is_novel=True))
+        if config.novel_views.keep_points:
+            parts.append(maps)
     with watch.stage("voxels"):
-        anchor = 0 if config.window.anchor == "oldest" else len(sets) - 1
-        grid_from_world = rigid.invert(located.world_from_rig[anchor])
-        observed = _in_grid(located.seen, located.cameras, grid_from_world, config.voxels)
-        rendered = _in_grid(novel, novel_cameras, grid_from_world, config.voxels, is_novel=True)
-        grid = fuse(observed, rendered, config.voxels)
+        fusion.see(_in_grid(located.seen, located.cameras, grid_from_world, config.voxels))
+        grid = fusion.grid()
     return Scene(
         camera_names=tuple(view.camera for view in views),
         stamps=tuple(view.stamp for view in views),
@@ -171,7 +190,7 @@ def reconstruct(
         cameras=located.cameras.cpu(),
         observed=located.seen.cpu(),
         novel_cameras=novel_cameras and novel_cameras.cpu(),
-        novel=novel and novel.cpu(),
+        novel=pointmaps.joined(parts).cpu() if parts else None,
         grid=grid,
         grid_from_world=grid_from_world.cpu(),
         world_from_rig=located.world_from_rig.cpu(),
@@ -235,51 +254,71 @@ def _rigs_from_first_cameras(
     return world_from_rig, "extrinsics" if is_known else "assumed level"
 
 
-def _render_novel(
-    model: Model,
-    sets: list[EncodedSet],
-    decoded: tuple[Tokens, SceneMemory, RawMaps],
-    located: Located,
-    config: OccAnyConfig,
-) -> tuple[Pointmaps | None, Cameras | None]:
-    """Render the views that test-time view augmentation proposes."""
-    tokens, memory, raw = decoded
-    seen, cameras = located.seen, located.cameras
+def _observe(
+    model: Model, sets: list[EncodedSet], config: OccAnyConfig, watch: Stopwatch
+) -> Observed:
+    """Write all views into a memory, then decode all of them against it."""
+    tokens = Tokens.joined([one.tokens for one in sets])
+    renders = model.network.renders_novel_views and config.novel_views.steps > 0
+    with compute_dtype(model, config):
+        with watch.stage("memory"):
+            memory = model.network.update_memory(tokens)
+        with watch.stage("render"):
+            raw = model.network.render(tokens, memory, with_segmentation=renders)
+    images = torch.cat([one.batch.images for one in sets])[None].to(model.device)
+    return Observed(tokens, memory, raw, source_features(images, raw.confidence, raw.segmentation))
+
+
+def _propose(model: Model, cameras: Cameras, config: OccAnyConfig) -> Cameras | None:
+    """Choose novel views by test-time view augmentation; None where there is nothing to render."""
     proposed = propose_views(cameras.world_from_cam, config.novel_views)
     if not (model.network.renders_novel_views and len(proposed.owner)):
-        return None, None
-    images = torch.cat([one.batch.images for one in sets])[None].to(model.device)
-    features = source_features(images, raw.confidence, raw.segmentation)
-    novel_cameras = Cameras(cameras.K[proposed.owner], proposed.world_from_cam)
-    parts = []
-    for start in range(0, len(proposed.owner), config.novel_views.chunk):
-        chunk = slice(start, start + config.novel_views.chunk)
-        projected = project_points(
-            seen.points_world[None], features,
-            novel_cameras.K[None, chunk], novel_cameras.world_from_cam[None, chunk],
-        )  # fmt: skip
-        parts.append(
-            pointmaps.of_scene(
-                model.network.render_novel(model.network.tokenize(projected), tokens, memory)
+        return None
+    return Cameras(cameras.K[proposed.owner], proposed.world_from_cam)
+
+
+def _render_novel(
+    model: Model,
+    known: tuple[Observed, Located],
+    cameras: Cameras | None,
+    config: OccAnyConfig,
+    watch: Stopwatch,
+) -> Iterator[tuple[Pointmaps, Cameras]]:
+    """Render novel views chunk by chunk; nothing of a chunk is kept here."""
+    observed, located = known
+    size = config.novel_views.chunk
+    for start in range(0, 0 if cameras is None else len(cameras.K), size):
+        chunk = cameras.views(slice(start, start + size))
+        # View by view: the picture of projected points is large, its tokens are small.
+        tokens = []
+        for view in range(len(chunk.K)):
+            one = chunk.views(slice(view, view + 1))
+            with watch.stage("project"):
+                projected = project_points(
+                    located.seen.points_world[None], observed.features,
+                    one.K[None], one.world_from_cam[None],
+                )  # fmt: skip
+            with watch.stage("tokenize"):
+                tokens.append(model.network.tokenize(projected))
+        with watch.stage("render_novel"), compute_dtype(model, config):
+            raw = model.network.render_novel(
+                torch.cat(tokens, dim=1), observed.tokens, observed.memory, with_segmentation=False
             )
-        )
-    novel = pointmaps.joined(parts)
-    if located.is_calibrated:
-        novel = pointmaps.calibrate(novel, novel_cameras.K, novel_cameras.world_from_cam)
-    return novel, novel_cameras
+        maps = pointmaps.of_scene(raw)
+        if located.is_calibrated:
+            maps = pointmaps.calibrate(maps, chunk.K, chunk.world_from_cam)
+        yield maps, chunk
 
 
 def _in_grid(
-    maps: Pointmaps | None,
-    cameras: Cameras | None,
+    maps: Pointmaps,
+    cameras: Cameras,
     grid_from_world: Float[Tensor, "4 4"],
     voxels: VoxelsConfig,
     *,
     is_novel: bool = False,
 ) -> list[ViewPoints]:
     """Bring the points of every view to the grid frame and choose those that count."""
-    if maps is None:
-        return []
     threshold = voxels.min_confidence_novel if is_novel else voxels.min_confidence
     views = []
     for view, confidence in enumerate(maps.confidence):

@@ -26,6 +26,10 @@ class Cameras:
     world_from_cam: Float[Tensor, "V 4 4"]
     """Metres."""
 
+    def views(self, picked: slice) -> "Cameras":
+        """Return some of the cameras."""
+        return Cameras(self.K[picked], self.world_from_cam[picked])
+
     def cpu(self) -> "Cameras":
         """Return a copy in host memory."""
         return Cameras(self.K.cpu(), self.world_from_cam.cpu())

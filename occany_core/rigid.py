@@ -44,6 +44,12 @@ def shift(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Float[Tensor, "4 4"
     return compose(torch.eye(3), torch.tensor([x, y, z], dtype=torch.float32))
 
 
+def angle_deg(a_from_b: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch"]:
+    """Return by how much a motion turns, about whatever axis [deg], 0 to 180."""
+    trace = a_from_b[..., :3, :3].diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+    return ((trace - 1) / 2).clamp(-1, 1).acos().rad2deg()
+
+
 def align(
     points_a: Float[Tensor, "*batch P 3"],
     points_b: Float[Tensor, "*batch P 3"],

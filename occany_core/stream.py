@@ -2,13 +2,17 @@
 """Live use: a rolling window of view sets; a new set costs one encoding per new picture.
 
 The tokens of sets that stay in the window are reused; the scene memory is rebuilt from tokens,
-which is cheap beside encoding. Memory is bounded by the window.
+which is cheap beside encoding. A set that shows hardly more than the one before it gives way to
+the next (keyframes), so that a window spans a path and not a stop. Memory is bounded by the
+window.
 """
 
 import logging
+from dataclasses import dataclass
 
 import torch
 
+from occany_core import rigid
 from occany_core.checkpoints import Model
 from occany_core.config import OccAnyConfig
 from occany_core.images import View
@@ -17,13 +21,21 @@ from occany_core.pipeline import EncodedSet, Scene, Stopwatch, encode, reconstru
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """A view set of the window and where the rig was, as known when it came."""
+
+    encoded: EncodedSet
+    odom_from_rig: torch.Tensor
+
+
 class Stream:
     """Feeds view sets to the pipeline one after the other."""
 
     def __init__(self, model: Model, config: OccAnyConfig) -> None:
         self.model = model
         self.config = config
-        self._window: list[EncodedSet] = []
+        self._window: list[_Kept] = []
         self._odom_from_rig = torch.eye(4)
 
     @property
@@ -48,22 +60,47 @@ class Stream:
         watch = Stopwatch()
         with watch.stage("encode"):
             new = encode(self.model, views, self.config)
+        past = self._past_for(new)
+        sets = [*(kept.encoded for kept in past), new]
+        scene = reconstruct(self.model, sets, self.config, watch.seconds)
+        odom_from_rig = self._odom_from_rig
+        if past:
+            before, now = scene.world_from_rig[-2], scene.world_from_rig[-1]
+            odom_from_rig = past[-1].odom_from_rig @ torch.linalg.inv(before) @ now
+        self._window = [*past, _Kept(new, odom_from_rig)]
+        self._odom_from_rig = odom_from_rig
+        return scene
+
+    def _past_for(self, new: EncodedSet) -> list[_Kept]:
+        """Choose what stays in the window beside a new view set."""
+        limits = self.config.window
         window = self._window
-        if window and window[-1].tokens.grid != new.tokens.grid:
+        if window and window[-1].encoded.tokens.grid != new.tokens.grid:
             logger.warning("picture size changed: the window starts anew")
             window = []
-        window = [*window, new][-self.config.window.view_sets :]
-        limit = self.config.window.seconds
-        if limit > 0:
+        if len(window) > 1 and not self._has_moved(*window[-2:]):
+            window = window[:-1]
+        window = window[max(len(window) + 1 - limits.view_sets, 0) :]
+        stamp = new.views[0].stamp
+        if limits.seconds > 0:
             window = [
-                one for one in window if abs(new.views[0].stamp - one.views[0].stamp) <= limit
+                kept
+                for kept in window
+                if abs(stamp - kept.encoded.views[0].stamp) <= limits.seconds
             ]
-        scene = reconstruct(self.model, window, self.config, watch.seconds)
-        if len(window) > 1:
-            before, now = scene.world_from_rig[-2], scene.world_from_rig[-1]
-            self._odom_from_rig = self._odom_from_rig @ torch.linalg.inv(before) @ now
-        self._window = window
-        return scene
+        return window
+
+    def _has_moved(self, before: _Kept, after: _Kept) -> bool:
+        """Whether the later of two neighbouring sets is a keyframe, by the rig's own motion."""
+        distance, angle = (
+            self.config.window.keyframe_distance,
+            self.config.window.keyframe_angle_deg,
+        )
+        if distance == 0 and angle == 0:
+            return True
+        motion = torch.linalg.inv(before.odom_from_rig) @ after.odom_from_rig
+        moved, turned = motion[:3, 3].norm().item(), rigid.angle_deg(motion).item()
+        return (distance > 0 and moved >= distance) or (angle > 0 and turned >= angle)
 
     def reset(self) -> None:
         """Forget the window and the path."""

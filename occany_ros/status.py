@@ -87,7 +87,7 @@ class Status:
             history.latency.note(latency_ms)
             history.stages_ms = result.stages_ms
             history.views_in_window = len(scene.camera_names)
-            history.novel_views = 0 if scene.novel is None else len(scene.novel.confidence)
+            history.novel_views = 0 if scene.novel_cameras is None else len(scene.novel_cameras.K)
             history.camera_names = list(scene.camera_names)
             history.scale_source = scene.scale_source
             history.frame_source = scene.frame_source

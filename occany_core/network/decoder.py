@@ -94,7 +94,7 @@ class Decoder(nn.Module):
     ) -> Float[Tensor, "B V T D"]:
         """Embed, prepend the pose token, and mark every view except a reference view."""
         batch, views = tokens.shape[:2]
-        x = self.embed(tokens)
+        x = self.embed(tokens).float()  # residual sums stay float32
         x = torch.cat((self.pose_token.expand(batch, views, 1, -1), x), dim=2)
         if not has_reference:
             return x + self.not_reference

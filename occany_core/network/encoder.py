@@ -95,7 +95,7 @@ class Encoder(nn.Module):
             (B, 96, H/8, W/8)], or an empty list for the patch stem.
         """
         features, finer = self.stem(images)
-        tokens = features.flatten(2).transpose(1, 2)
+        tokens = features.flatten(2).transpose(1, 2).float()  # residual sums stay float32
         positions = grid_positions(*features.shape[-2:], images.device)
         rotary = RotaryTable(positions, self.head_width)
         for block in self.blocks:

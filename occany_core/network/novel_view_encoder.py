@@ -88,7 +88,7 @@ class NovelViewEncoder(nn.Module):
         x = tokens.flatten(0, 1)
         if self.blocks:
             x = self._attend(x, grid, observed_tokens, sizes[1])
-        return self.norm(self.proj(x)).unflatten(0, sizes)
+        return self.norm(self.proj(x).float()).unflatten(0, sizes)
 
     def _attend(
         self, x: Tensor, grid: tuple[int, int], observed_tokens: Tensor, views: int

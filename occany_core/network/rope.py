@@ -40,4 +40,4 @@ class RotaryTable:
         """Rotate queries or keys; element j of a half pairs with element j + quarter."""
         a, b, c, d = heads.chunk(4, dim=-1)
         partner = torch.cat((-b, a, -d, c), dim=-1)
-        return heads * self.cosine.to(heads.dtype) + partner * self.sine.to(heads.dtype)
+        return (heads * self.cosine + partner * self.sine).to(heads.dtype)

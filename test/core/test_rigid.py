@@ -107,3 +107,10 @@ def test_align_refuses_what_determines_nothing(broken):
         points[3, 1] = float(broken)
     with pytest.raises(DegenerateGeometryError, match="align"):
         rigid.align(points, points, weights)
+
+
+@given(st.floats(0.5, 179.5), seeds)
+def test_angle_of_a_turn_about_any_axis(degrees, seed):
+    frame = motion(np.random.default_rng(seed))
+    turn = rigid.yaw(torch.tensor(degrees, dtype=torch.float64).deg2rad())
+    assert rigid.angle_deg(frame @ turn @ rigid.invert(frame)).item() == pytest.approx(degrees)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stream gives what `predict` gives on its window, encodes pictures once, survives failures."""
 
+import itertools
 import logging
 
 import numpy as np
@@ -109,6 +110,51 @@ def test_one_set_at_a_time_knows_no_motion(model):
     stream = Stream(model, street_config(window__view_sets=1))
     stream.add(sequence(1)[0])
     assert stream.odom_from_rig is None
+
+
+# --- keyframes ----------------------------------------------------------------------------------
+
+
+def kept_stamps(model, **settings: float) -> list[tuple[float, ...]]:
+    """Stamps in the window after each of four sets."""
+    stream = Stream(model, street_config(window__view_sets=3, **settings))
+    return [stream.add(views).stamps for views in sequence(4)]
+
+
+def steps_between(model) -> list[float]:
+    stream = Stream(model, street_config(window__view_sets=3))
+    path = [stream.odom_from_rig]
+    for views in sequence(4):
+        stream.add(views)
+        path.append(stream.odom_from_rig)
+    return [(b[:3, 3] - a[:3, 3]).norm().item() for a, b in itertools.pairwise(path[1:])]
+
+
+def test_a_set_that_hardly_moved_gives_way_to_the_next(model):
+    first, *_, last = (views[0].stamp for views in sequence(4))
+    far = max(steps_between(model)) * 10
+    still = kept_stamps(model, window__keyframe_distance=far)
+    assert [len(stamps) for stamps in still] == [1, 2, 2, 2]
+    assert still[-1] == (first, last)
+
+
+def test_motion_above_either_limit_makes_a_keyframe(model):
+    every = [len(stamps) for stamps in kept_stamps(model)]
+    assert every == [1, 2, 3, 3]
+    near = min(steps_between(model)) / 10
+    assert [len(s) for s in kept_stamps(model, window__keyframe_distance=near)] == every
+    both = {"window__keyframe_distance": 1e6, "window__keyframe_angle_deg": 1e-6}
+    turned = kept_stamps(model, **both)
+    assert [len(stamps) for stamps in turned] == every
+
+
+def test_the_path_is_continuous_where_sets_give_way(model):
+    """The newest pose hangs on the last keyframe, not on the set that gave way."""
+    stream = Stream(model, street_config(window__view_sets=3, window__keyframe_distance=1e6))
+    for views in sequence(4):
+        scene = stream.add(views)
+    expected = rigid.invert(scene.world_from_rig[0]) @ scene.world_from_rig[1]
+    torch.testing.assert_close(stream.odom_from_rig, expected, rtol=0, atol=1e-5)
 
 
 # --- failures -----------------------------------------------------------------------------------

@@ -1,21 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of the pipeline: one tree of frozen dataclasses, YAML in, YAML out.
+"""The settings by stage, each with meaning, unit, default and range."""
 
-YAML files, command-line `--set` options and ROS parameters are three views of this tree. The
-meaning and unit of a field stand in its `Annotated` text, from which help, descriptors and tables
-are made. The architecture of a network is not here: it belongs to the checkpoint
-(`occany_core.network.NetworkConfig`).
-"""
-
-import dataclasses
-import difflib
-import math
-import typing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Literal
-
-import yaml
 
 from occany_core.errors import ConfigError
 
@@ -51,13 +38,23 @@ class WindowConfig:
 
     view_sets: Annotated[int, "newest view sets kept in the window"] = 1
     seconds: Annotated[float, "oldest age of a view set in the window [s]; 0 sets no limit"] = 0.0
+    keyframe_distance: Annotated[
+        float,
+        "a view set stays only if the rig had moved this far since the one before it [m]; "
+        "otherwise the next takes its place; 0 looks at no distance",
+    ] = 0.0
+    keyframe_angle_deg: Annotated[
+        float, "or had turned this far [deg]; with both 0 every view set stays"
+    ] = 0.0
     anchor: Annotated[
         Literal["newest", "oldest"], "the view set whose pose the grid is placed at"
     ] = "newest"
 
     def __post_init__(self) -> None:
         _require(self.view_sets >= 1, "window.view_sets", self.view_sets, "at least 1")
-        _require(self.seconds >= 0, "window.seconds", self.seconds, "0 or positive")
+        for name in ("seconds", "keyframe_distance", "keyframe_angle_deg"):
+            value = getattr(self, name)
+            _require(value >= 0, f"window.{name}", value, "0 or positive")
         _require(
             self.anchor in ("newest", "oldest"), "window.anchor", self.anchor, "newest or oldest"
         )
@@ -122,6 +119,9 @@ class NovelViewsConfig:
     ] = 0.0
     max_views: Annotated[int, "most views rendered per cycle, evenly thinned; 0 sets no limit"] = 0
     chunk: Annotated[int, "views rendered together; changes memory use, not results"] = 12
+    keep_points: Annotated[
+        bool, "keep the points of rendered views with the scene; false bounds the memory of many"
+    ] = True
 
     def __post_init__(self) -> None:
         _require(self.steps >= 0, "novel_views.steps", self.steps, "0 or positive")
@@ -213,6 +213,10 @@ class RuntimeConfig:
     """Where and how the network runs."""
 
     device: Annotated[str, "cpu, cuda, cuda:N, or auto for a GPU where there is one"] = "auto"
+    dtype: Annotated[
+        Literal["float32", "bfloat16"],
+        "number format of the network's layers; heads and geometry are always float32",
+    ] = "float32"
     threads: Annotated[int, "CPU threads of the network; 0 leaves PyTorch's choice"] = 0
 
     def __post_init__(self) -> None:
@@ -220,6 +224,12 @@ class RuntimeConfig:
             self.device.startswith("cuda:") and self.device[5:].isdigit()
         )
         _require(known, "runtime.device", self.device, "auto, cpu, cuda or cuda:N")
+        _require(
+            self.dtype in ("float32", "bfloat16"),
+            "runtime.dtype",
+            self.dtype,
+            "float32 or bfloat16",
+        )
         _require(self.threads >= 0, "runtime.threads", self.threads, "0 or positive")
 
 
@@ -233,170 +243,3 @@ class OccAnyConfig:
     novel_views: NovelViewsConfig = field(default_factory=NovelViewsConfig)
     voxels: VoxelsConfig = field(default_factory=VoxelsConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Setting:
-    """One leaf of the tree."""
-
-    path: str
-    """Dotted path, for example `voxels.resolution`."""
-    type: type
-    """Plain Python type of the value: bool, int, float, str or tuple."""
-    default: Scalar
-    description: str
-    choices: tuple[str, ...] = ()
-    """Allowed texts, or empty."""
-    item_type: type = float
-    """Type of a tuple's items."""
-
-
-def settings() -> list[Setting]:
-    """List every leaf of `OccAnyConfig` in declaration order."""
-    found = []
-    for group in dataclasses.fields(OccAnyConfig):
-        hints = typing.get_type_hints(group.type, include_extras=True)
-        for leaf in dataclasses.fields(group.type):
-            annotated, description = typing.get_args(hints[leaf.name])
-            choices = typing.get_args(annotated) if typing.get_origin(annotated) is Literal else ()
-            is_tuple = typing.get_origin(annotated) is tuple
-            found.append(
-                Setting(
-                    path=f"{group.name}.{leaf.name}",
-                    type=tuple if is_tuple else str if choices else annotated,
-                    default=leaf.default,
-                    description=description,
-                    choices=choices,
-                    item_type=typing.get_args(annotated)[0] if is_tuple else float,
-                )
-            )
-    return found
-
-
-def _coerce(setting: Setting, value: object, place: str) -> Scalar:
-    """Accept exact types, whole numbers for floats, and lists for tuples; refuse the rest."""
-    where = f"{setting.path} in {place}" if place else setting.path
-    wanted = setting.type
-    if wanted is tuple:
-        if not isinstance(value, list | tuple) or len(value) != len(setting.default):
-            raise ConfigError(
-                f"{where} is {value!r}; it must be a list of {len(setting.default)} numbers"
-            )
-        item = dataclasses.replace(setting, type=setting.item_type)
-        return tuple(_coerce(item, part, place) for part in value)
-    if wanted is float and type(value) is int and abs(value) < 2**53:
-        return float(value)
-    if type(value) is not wanted:
-        raise ConfigError(f"{where} is {value!r}; it must be of type {wanted.__name__}")
-    if wanted is float and not math.isfinite(value):
-        raise ConfigError(f"{where} is {value!r}; it must be a finite number")
-    return value
-
-
-def from_flat(
-    values: dict[str, object], base: OccAnyConfig | None = None, place: str = ""
-) -> OccAnyConfig:
-    """Build a config from dotted paths.
-
-    Args:
-        values: For example `{"voxels.resolution": 0.2}`.
-        base: Values for everything not named; the defaults if None.
-        place: Named in error messages, for example a file name.
-
-    Raises:
-        ConfigError: Unknown path (the closest known one is named), wrong type, value out of range.
-    """
-    base = OccAnyConfig() if base is None else base
-    known = {setting.path: setting for setting in settings()}
-    changes: dict[str, dict[str, Scalar]] = {}
-    for path, value in values.items():
-        if path not in known:
-            close = difflib.get_close_matches(path, known, n=1)
-            hint = (
-                f"; did you mean {close[0]}?" if close else "; `occany config` lists all settings"
-            )
-            raise ConfigError(f"unknown setting {path!r}{f' in {place}' if place else ''}{hint}")
-        group, leaf = path.split(".")
-        changes.setdefault(group, {})[leaf] = _coerce(known[path], value, place)
-    groups = {
-        group: dataclasses.replace(getattr(base, group), **leaves)
-        for group, leaves in changes.items()
-    }
-    return dataclasses.replace(base, **groups)
-
-
-def to_flat(config: OccAnyConfig) -> dict[str, Scalar]:
-    """Return `{dotted path: value}` of every setting."""
-    flat = {}
-    for setting in settings():
-        group, leaf = setting.path.split(".")
-        flat[setting.path] = getattr(getattr(config, group), leaf)
-    return flat
-
-
-def _flatten(tree: object, place: str) -> dict[str, object]:
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{place} must hold a mapping of groups, not {type(tree).__name__}")
-    flat = {}
-    for group, leaves in tree.items():
-        if not isinstance(leaves, dict):
-            raise ConfigError(f"{group!r} in {place} must be a group of settings, not {leaves!r}")
-        flat |= {f"{group}.{leaf}": value for leaf, value in leaves.items()}
-    return flat
-
-
-def load_config(path: str | Path, base: OccAnyConfig | None = None) -> OccAnyConfig:
-    """Read a YAML file of nested groups; an empty file gives `base`.
-
-    Raises:
-        ConfigError: The file is missing, not YAML, or holds something `from_flat` refuses.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not a YAML file: it is not UTF-8 text") from error
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    return from_flat(_flatten(tree, str(path)) if tree is not None else {}, base, str(path))
-
-
-def with_overrides(config: OccAnyConfig, assignments: list[str]) -> OccAnyConfig:
-    """Apply `path=value` texts, values read as YAML (for example `voxels.resolution=0.2`).
-
-    Raises:
-        ConfigError: No `=`, or something `from_flat` refuses.
-    """
-    values = {}
-    for assignment in assignments:
-        path, separator, text = assignment.partition("=")
-        if not separator:
-            raise ConfigError(
-                f"--set {assignment!r} has no '='; write for example voxels.resolution=0.2"
-            )
-        try:
-            values[path.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {assignment!r} is not valid YAML: {error}") from error
-    return from_flat(values, config, "--set")
-
-
-def dump_config(config: OccAnyConfig) -> str:
-    """Return YAML text that `load_config` reads back, each setting with its description."""
-    lines: list[str] = []
-    flat = to_flat(config)
-    for setting in settings():
-        group, leaf = setting.path.split(".")
-        if f"{group}:" not in lines:
-            lines.append(f"{group}:")
-        value = flat[setting.path]
-        text = yaml.safe_dump(
-            list(value) if isinstance(value, tuple) else value, default_flow_style=True
-        )
-        text = text.removesuffix("\n").removesuffix("\n...")
-        choices = f" ({' | '.join(setting.choices)})" if setting.choices else ""
-        lines += [f"  # {setting.description}{choices}", f"  {leaf}: {text}"]
-    return "\n".join(lines) + "\n"
