@@ -243,8 +243,21 @@ class Heads(nn.Module):
         """Turn three raw channels into metres."""
         if self.activation == "linear":
             return raw
-        length = raw.norm(dim=-1, keepdim=True).clamp_min(1e-8)
-        return raw / length * torch.expm1(length.clamp_max(MAX_LOG_LENGTH))
+        return exponential_points(raw, MAX_LOG_LENGTH)
+
+
+def exponential_points(
+    raw: Float[Tensor, "*batch 3"], longest: float | None
+) -> Float[Tensor, "*batch 3"]:
+    """Apply `norm_exp`: direction times expm1 of the length, in metres.
+
+    Args:
+        raw: Three channels of the point head.
+        longest: Longer ones end here; None is the released function, which can overflow.
+    """
+    length = raw.norm(dim=-1, keepdim=True).clamp_min(1e-8)
+    limited = length if longest is None else length.clamp_max(longest)
+    return raw / length * torch.expm1(limited)
 
 
 def log_points(points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
