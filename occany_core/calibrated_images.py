@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from occany_core.errors import InputError
-from occany_core.images import ResizePlan, resampling_for, resize_and_crop
+from occany_core.images import ResizePlan, check_picture, resampling_for, resize_and_crop
 
 LEAST_MARGIN = 5
 """The principal point must stand further from each border than the side divided by this."""
@@ -29,6 +29,8 @@ EVALUATION_SIZES = {
 class CalibratedCrop:
     """What is done to every picture of one camera."""
 
+    source: tuple[int, int]
+    """(height, width) of the pictures [px]."""
     box: tuple[int, int, int, int]
     """Left, top, right and bottom of the first crop, about the principal point [px]."""
     plan: ResizePlan
@@ -50,9 +52,12 @@ def plan_calibrated(
         target: (height, width) wanted, for example 160 x 512 (KITTI) or 288 x 512 (nuScenes).
 
     Raises:
-        InputError: The principal point is too near a border for a crop about it.
+        InputError: K is no finite 3 x 3 matrix, or its principal point is too near a border for a
+            crop about it.
     """
     K = np.array(K, dtype=np.float64)
+    if K.shape != (3, 3) or not np.isfinite(K).all():
+        raise InputError(f"K is {K!r}; the evaluation crop needs a finite 3 x 3 matrix")
     height, width = target
     box = _box_about_principal_point(K, source)
     K[:2, 2] -= box[:2]
@@ -67,13 +72,24 @@ def plan_calibrated(
     plan = ResizePlan(
         int(resized[0]), int(resized[1]), float(scale), resampling_for(scale), left, top
     )
-    return CalibratedCrop(box, plan, height, width, K)
+    return CalibratedCrop(source, box, plan, height, width, K)
 
 
 def crop_calibrated(
     rgb: UInt8[np.ndarray, "H W 3"], crop: CalibratedCrop
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Carry out a plan on one picture of the size it was made for."""
+    """Carry out a plan on one picture.
+
+    Raises:
+        InputError: The picture is not of the size the plan was made for.
+    """
+    check_picture(rgb, "evaluation crop")
+    if rgb.shape[:2] != crop.source:
+        height, width = crop.source
+        raise InputError(
+            f"the picture is {rgb.shape[1]}x{rgb.shape[0]}, the crop was planned for "
+            f"{width}x{height}; plan it again with the K of this camera"
+        )
     cropped = np.asarray(Image.fromarray(rgb).crop(crop.box))
     return resize_and_crop(cropped, crop.plan, crop.height, crop.width)
 

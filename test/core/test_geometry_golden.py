@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Focal, registration, poses, z-buffer, preprocessing and voxels equal the released function."""
+"""Focal, registration, poses, z-buffer and voxels equal the released function."""
 
 import json
 
@@ -10,7 +10,6 @@ import torch
 
 from occany_core import camera, rigid
 from occany_core.config import NovelViewsConfig
-from occany_core.images import View, fit, network_size, prepare
 from occany_core.network.heads import confidence_from_logit
 from occany_core.network.rope import RotaryTable, grid_positions
 from occany_core.novel_views import propose_views
@@ -92,29 +91,6 @@ def test_z_buffer_edge_cases():
         hit = winner >= 0
         local = fixture["zbuffer.local_xyz"].view(-1, height, width, 3)[view]
         torch.testing.assert_close(points_cam[winner[hit]], local[hit], rtol=1e-5, atol=1e-5)
-
-
-def test_network_sizes():
-    with np.load(INFERENCE / "image_prep.npz") as file:
-        table = file["auto_resolution_table"]
-    rows = [row for row in table if row[0] == 0]
-    assert rows
-    for _, width, height, out_width, out_height in rows:
-        assert network_size(int(height), int(width), 512) == (out_height, out_width)
-
-
-def test_fitted_pictures_are_equal_to_the_last_bit():
-    fixture = golden.tensors("preprocess")
-    cases = sorted(key.partition(".")[0] for key in fixture if key.endswith(".tensor"))
-    assert cases
-    for case in cases:
-        raw, expected = fixture[f"{case}.raw"].numpy(), fixture[f"{case}.resized"].numpy()
-        ours, *_ = fit(raw, *expected.shape[:2])
-        np.testing.assert_array_equal(ours, expected)
-        batch = prepare([View(rgb=raw)], max(expected.shape[:2]))
-        torch.testing.assert_close(
-            batch.images[0], fixture[f"{case}.tensor"].view(3, *expected.shape[:2])
-        )
 
 
 @pytest.mark.parametrize("name", ["voxelize_kitti", "voxelize_nuscenes", "voxelize_demo"])

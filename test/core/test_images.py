@@ -6,10 +6,23 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from occany_core import camera
+from occany_core.calibrated_images import EVALUATION_SIZES, crop_calibrated, plan_calibrated
 from occany_core.errors import InputError
-from occany_core.images import STRIDE, View, fit, network_size, prepare
+from occany_core.images import (
+    IMAGENET,
+    INPUT_SIZES,
+    STRIDE,
+    View,
+    fit,
+    network_size,
+    network_tensor,
+    prepare,
+    released_orientation,
+    segmentation_tensor,
+)
 
 sides = st.integers(STRIDE, 300)
 CAMERA = "front_left"
@@ -211,3 +224,102 @@ def test_no_pictures_are_refused():
 def test_unnamed_cameras_are_still_found():
     with pytest.raises(InputError, match=r"view 0 \(unnamed camera\)"):
         prepare([View(rgb=GREY[0])], 48)
+
+
+# --- the released demo and evaluation -----------------------------------------------------------
+
+NUSCENES_K = np.array([[1266.4172, 0, 816.267], [0, 1266.4172, 491.5071], [0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"), [("occany", (512, 288)), ("occany_plus", (518, 294))]
+)
+def test_both_families_have_their_sizes(family, expected):
+    long_side, patch = INPUT_SIZES[family]
+    width, height = expected
+    assert network_size(900, 1600, long_side, patch) == (height, width)
+    assert network_size(1600, 900, long_side, patch) == (width, height)
+    for size in EVALUATION_SIZES[family].values():
+        assert all(side % patch == 0 for side in size) and max(size) == long_side
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"),
+    [
+        ((90, 160), (64, 96), (64, 96)),
+        ((160, 90), (64, 96), (96, 64)),  # portrait in a landscape scene
+        ((160, 90), (96, 64), (96, 64)),
+        ((98, 100), (64, 96), (96, 64)),  # near square: the generator's first toss swaps
+        ((98, 100), (96, 64), (64, 96)),
+        ((100, 100), (96, 96), (96, 96)),
+        ((110, 100), (64, 96), (64, 96)),  # neither portrait nor near square
+        ((111, 100), (64, 96), (96, 64)),
+    ],
+)
+def test_the_released_demo_turns_targets(source, target, expected):
+    assert released_orientation(source, target) == expected
+
+
+def test_another_toss_leaves_near_square_pictures_alone():
+    tosses = {seed: released_orientation((98, 100), (64, 96), seed) for seed in range(8)}
+    assert set(tosses.values()) == {(64, 96), (96, 64)}
+
+
+@given(st.integers(40, 90), st.integers(40, 90), st.floats(-9, 9), st.floats(-9, 9))
+def test_the_evaluation_crop_keeps_pixels_under_their_rays(height, width, du, dv):
+    """A bright spot at the principal point stays there, and the focal length follows the size."""
+    spot_u, spot_v = round(width / 2 + du), round(height / 2 + dv)
+    intrinsics = np.array([[60.0, 0, spot_u], [0, 60.0, spot_v], [0, 0, 1]])
+    rgb = np.zeros((height, width, 3), np.uint8)
+    rgb[spot_v - 2 : spot_v + 3, spot_u - 2 : spot_u + 3] = 255
+    crop = plan_calibrated(intrinsics, (height, width), (48, 64))
+    picture = crop_calibrated(rgb, crop)
+    assert picture.shape == (48, 64, 3)
+    np.testing.assert_allclose(centre_of_brightness(picture), crop.K[:2, 2], atol=0.35)
+    np.testing.assert_allclose(crop.K[0, 0], 60 * crop.plan.scale, rtol=1e-12)
+    left, top, right, bottom = crop.box
+    assert left + right == 2 * spot_u and top + bottom == 2 * spot_v
+
+
+def test_the_evaluation_crop_of_a_real_sensor():
+    crop = plan_calibrated(NUSCENES_K, (900, 1600), (288, 512))
+    np.testing.assert_allclose(crop.K[:2, 2], (256, 144), atol=1)
+    assert crop.box == (32, 84, 1600, 900)
+
+
+@pytest.mark.parametrize("where", [(20, 50), (80.5, 50), (50, 20), (50, 81), (-3, 50)])
+def test_principal_points_near_a_border_are_refused(where):
+    intrinsics = np.array([[60.0, 0, where[0]], [0, 60.0, where[1]], [0, 0, 1]])
+    with pytest.raises(InputError, match=r"principal point at .* 100x100 .*check that K"):
+        plan_calibrated(intrinsics, (100, 100), (48, 64))
+
+
+@pytest.mark.parametrize("wrong", [np.eye(4), np.diag([60.0, np.nan, 1])])
+def test_the_evaluation_crop_needs_intrinsics(wrong):
+    with pytest.raises(InputError, match="finite 3 x 3"):
+        plan_calibrated(wrong, (100, 100), (48, 64))
+
+
+def test_an_evaluation_crop_serves_one_picture_size():
+    crop = plan_calibrated(K, GREY.shape[:2], (32, 48))
+    with pytest.raises(InputError, match=r"61x40.*60x40"):
+        crop_calibrated(np.zeros((40, 61, 3), np.uint8), crop)
+    with pytest.raises(InputError, match="uint8"):
+        crop_calibrated(GREY.astype(np.float32), crop)
+
+
+def test_imagenet_statistics_normalise():
+    rgb = np.full((2, 4, 6, 3), [255, 0, 51], np.uint8)
+    images = network_tensor(rgb, IMAGENET)
+    assert images.shape == (2, 3, 4, 6)
+    expected = torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, (0.2 - 0.406) / 0.225])
+    torch.testing.assert_close(images[1, :, 2, 3], expected)
+
+
+def test_segmentation_sees_the_whole_picture_squashed():
+    rgb = np.random.default_rng(0).integers(0, 256, (20, 60, 3), dtype=np.uint8)
+    square = segmentation_tensor(rgb[None], 10)[0]
+    assert square.shape == (3, 10, 10)
+    resized = np.asarray(Image.fromarray(rgb).resize((10, 10), Image.Resampling.BILINEAR))
+    # Pillow rounds to grey levels in between.
+    torch.testing.assert_close(square, network_tensor(resized, IMAGENET), rtol=0, atol=0.02)

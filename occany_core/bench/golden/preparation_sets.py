@@ -46,6 +46,8 @@ def check_preprocess(path: Path) -> list[Stage]:
     manifest = _manifest(path.with_name(MANIFEST))
     checklist = Checklist.of(path)
     for case, settings in manifest["cases"].items():
+        if f"{case}.raw" not in checklist.arrays:
+            continue
         target = tuple(settings["resolution_wh"][::-1])
         raw = checklist.given(f"{case}.raw").numpy()
         turned = released_orientation(raw.shape[:2], target)
@@ -77,8 +79,9 @@ def check_image_prep(path: Path) -> list[Stage]:
     table = checklist.arrays["auto_resolution_table"].numpy()
     families, ours = list(INPUT_SIZES.values()), table.copy()
     for row in ours:
-        family, width, height = row[:3]
-        row[3:] = network_size(int(height), int(width), *families[family])[::-1]
+        family, width, height = row[:3].tolist()
+        known = family in range(len(families))
+        row[3:] = network_size(height, width, *families[family])[::-1] if known else -1
     checklist.exact("auto_resolution_table", ours)
     return checklist.report()
 
