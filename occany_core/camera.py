@@ -79,3 +79,28 @@ def crop(K: Float[Tensor, "*batch 3 3"], left: float, top: float) -> Float[Tenso
     moved[..., 0, 2] -= left
     moved[..., 1, 2] -= top
     return moved
+
+
+def pluecker_map(
+    K: Float[Tensor, "*batch 3 3"],
+    world_from_cam: Float[Tensor, "*batch 4 4"],
+    size: tuple[int, int],
+) -> Float[Tensor, "*batch 6 height width"]:
+    """Return moment and direction of every pixel's ray in the world (golden/README, `raymap`).
+
+    The ray goes through (u + 0.5, v + 0.5), half a pixel off our pixel centres; slopes end at 1.
+
+    Args:
+        K: Pixels.
+        world_from_cam: Metres.
+        size: Height and width [px].
+
+    Returns:
+        Origin x direction [m], then the direction of unit length.
+    """
+    slopes = rays(crop(K, 0.5, 0.5), *size).clamp(-1, 1)
+    rotation, origin = world_from_cam[..., :3, :3], world_from_cam[..., :3, 3]
+    direction = torch.nn.functional.normalize(slopes, dim=-1)
+    direction = direction @ rotation.transpose(-1, -2)[..., None, :, :]
+    moment = torch.linalg.cross(origin[..., None, None, :].expand_as(direction), direction)
+    return torch.cat((moment, direction), dim=-1).movedim(-1, -3)

@@ -104,3 +104,28 @@ def pose_from_encoding(encoding: Float[Tensor, "*batch 7"]) -> Float[Tensor, "*b
         scale * (x * z - w * y), scale * (y * z + w * x), 1 - scale * (x * x + y * y),
     )  # fmt: skip
     return rigid.compose(torch.stack(rows, dim=-1).unflatten(-1, (3, 3)), encoding[..., :3])
+
+
+def encoding_from_pose(world_from_cam: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 7"]:
+    """Turn world_from_cam into translation [m] and unit quaternion (real first, not negative).
+
+    The inverse of `pose_from_encoding`; what the pose head is trained towards (spec 14).
+    """
+    rotation = world_from_cam[..., :3, :3]
+    xx, yy, zz = rotation.diagonal(dim1=-2, dim2=-1).unbind(-1)
+    squares = torch.stack((1 + xx + yy + zz, 1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz))
+    a, b, c = (rotation[..., i, j] for i, j in ((2, 1), (0, 2), (1, 0)))
+    d, e, f = (rotation[..., i, j] for i, j in ((1, 2), (2, 0), (0, 1)))
+    # Row k is the quaternion times four times its entry k: the largest divisor is the safest.
+    rows = torch.stack(
+        (
+            torch.stack((squares[0], a - d, b - e, c - f), dim=-1),
+            torch.stack((a - d, squares[1], c + f, b + e), dim=-1),
+            torch.stack((b - e, c + f, squares[2], a + d), dim=-1),
+            torch.stack((c - f, b + e, a + d, squares[3]), dim=-1),
+        )
+    )
+    largest = squares.argmax(dim=0)[None, ..., None].expand(1, *rows.shape[1:])
+    quaternion = torch.nn.functional.normalize(rows.gather(0, largest)[0], dim=-1)
+    quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
+    return torch.cat((world_from_cam[..., :3, 3], quaternion), dim=-1)

@@ -2,7 +2,8 @@
 """One file of a golden set: its arrays, what was compared, and what nobody looked at."""
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ UNKNOWN_NOISE = 1e-5
 """Part of the largest value allowed where the set lists no noise."""
 POSE_NOISE = 5e-5
 """The same for poses and focal lengths."""
+POSE_NAME = re.compile(r"(^|[._])(c2w\w*|focal|\w*poses|\w*pose_absT_quaR)$")
+"""How sets name poses and focal lengths."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Stage:
     was not checked."""
     tolerance: float
     reason: str = ""
-    """Why the stage was not checked."""
+    """Why the stage failed or was not checked, where numbers do not say it."""
 
     @property
     def verdict(self) -> str:
@@ -85,9 +88,8 @@ class Checklist:
             ours: The same, computed here.
             tolerance: Largest difference allowed; None takes the rule of the set, from its noise.
         """
-        golden = self.given(name)
-        golden = golden.double()
-        largest = golden[golden.isfinite()].abs().max().item() if golden.numel() else 0.0
+        golden = self.given(name).double()
+        largest = _largest(golden)
         if tolerance is None:
             noise = self.noise.get(name)
             tolerance = 4 * noise[0] + ROUNDING * largest if noise else UNKNOWN_NOISE * largest
@@ -103,8 +105,7 @@ class Checklist:
 
     def poses(self, name: str, ours: Tensor) -> None:
         """Compare poses or focal lengths, for which sets allow more."""
-        golden = self.arrays[name]
-        self.within(name, ours, POSE_NOISE * golden.abs().max().item())
+        self.within(name, ours, POSE_NOISE * _largest(self.arrays[name]))
 
     def exact(self, name: str, ours: Tensor | np.ndarray, allowed_share: float = 0.0) -> None:
         """Count different entries; at most the given share of them may differ."""
@@ -117,14 +118,44 @@ class Checklist:
         allowed = math.floor(allowed_share * golden.numel())
         self.stages.append(Stage(self.file, name, float(different), float(allowed)))
 
+    def agree(self, ours: Mapping[str, Tensor]) -> None:
+        """Compare every array of the file that has a partner here, by its kind and its noise."""
+        for name in [name for name in self.arrays if name in ours]:
+            if not self.arrays[name].is_floating_point():
+                self.exact(name, ours[name])
+            elif name not in self.noise and POSE_NAME.search(name):
+                self.poses(name, ours[name])
+            else:
+                self.within(name, ours[name])
+
+    def holds(self, name: str, wrong: Iterable[object]) -> None:
+        """Add a stage about something that is no array: it fails if anything is wrong."""
+        found = [str(one) for one in wrong]
+        self.stages.append(Stage(self.file, name, float(len(found)), 0.0, ", ".join(found[:3])))
+
+    def listed(self, shapes: Mapping[str, list]) -> None:
+        """Check that the file has the arrays, shapes and types that its manifest lists."""
+        wrong = []
+        for name, (shape, kind) in shapes.items():
+            array = self.arrays.get(name)
+            if array is None or list(array.shape) != shape or str(array.dtype) != f"torch.{kind}":
+                wrong.append(name)
+        self.holds("arrays in the manifest", wrong)
+
     def _differs_in_shape(self, name: str, ours: Tensor, golden: Tensor, tolerance: float) -> None:
         shapes = f"ours {tuple(ours.shape)}, golden {tuple(golden.shape)}"
-        self.stages.append(Stage(self.file, f"{name} ({shapes})", math.inf, tolerance))
+        self.stages.append(Stage(self.file, name, math.inf, tolerance, shapes))
 
     def report(self) -> list[Stage]:
         """Return all stages; arrays that nobody looked at count as not checked."""
         left = [name for name in self.arrays if name not in self._used]
         return [*self.stages, *(Stage(self.file, name, None, 0.0) for name in left)]
+
+
+def _largest(golden: Tensor) -> float:
+    """Return the largest finite value, or 0."""
+    finite = golden[golden.isfinite()]
+    return finite.abs().max().item() if finite.numel() else 0.0
 
 
 def read_arrays(path: Path) -> dict[str, Tensor]:
