@@ -6,6 +6,7 @@ N + 1 with the pose token, `D` decoder width.
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -208,7 +209,7 @@ class Heads(nn.Module):
             with_segmentation: Whether the promptable levels are wanted.
         """
         sizes = features.shape[:2]
-        with torch.autocast(features.device.type, enabled=False):
+        with _full_precision(features.device):
             flat = features.float().flatten(0, 1)
             raw = self.raw_points(flat, grid, [f.float().flatten(0, 1) for f in finer])
             raw = raw.permute(0, 2, 3, 1).unflatten(0, sizes)  # (B, V, H, W, 7)
@@ -258,6 +259,13 @@ def exponential_points(
     length = raw.norm(dim=-1, keepdim=True).clamp_min(1e-8)
     limited = length if longest is None else length.clamp_max(longest)
     return raw / length * torch.expm1(limited)
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager:
+    """Return a context without autocast; devices that know none (meta) need none."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def log_points(points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
