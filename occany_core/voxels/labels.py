@@ -7,7 +7,10 @@ add up, and the strongest class wins. Only cells and classes that occur are stor
 Points are in the grid frame, metres. `P` points, `X Y Z` cells, `K` pairs of cell and class.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -15,7 +18,13 @@ from torch import Tensor
 
 from occany_core.errors import InputError
 from occany_core.voxels.grid import VoxelGridSpec
-from occany_core.voxels.published import CORNERS, ClassTable, ConfidenceGrid, LatticePlaces
+from occany_core.voxels.published import (
+    CORNERS,
+    ClassTable,
+    ConfidenceGrid,
+    LatticePlaces,
+    framed,
+)
 
 CHUNK = 1 << 18
 """Points whose eight scores are held at once."""
@@ -25,9 +34,8 @@ CHUNK = 1 << 18
 class ClassScores:
     """Positive scores of classes in cells, ordered by cell and class."""
 
-    cells: Int[Tensor, " K"]
-    """Flat index, z fastest."""
-    labels: Int[Tensor, " K"]
+    index: Int[Tensor, "K 4"]
+    """Cell (i, j, k) and class."""
     scores: Float[Tensor, " K"]
 
 
@@ -40,8 +48,9 @@ class ScoreSums:
         device: Where the points are.
     """
 
-    # The corners of a point follow from the place of its low corner. So maxima are kept per
-    # (place, class), sorted, with one row per offset; places have one more layer on the low sides.
+    # The corners of a point follow from the place of its low corner, which has an index on a grid
+    # with one more layer all around. So maxima are kept per class and place, in this order, with
+    # one row per corner.
 
     def __init__(
         self, spec: VoxelGridSpec, num_classes: int, device: torch.device | str = "cpu"
@@ -81,37 +90,44 @@ class ScoreSums:
         places = LatticePlaces.of(points, self.spec)
         useful = (places.touches(self.spec) & (confidence > 1)).nonzero()[:, 0]
         places, value = places[useful], confidence[useful] - 1
-        _, ny, nz = (n + 1 for n in self.spec.shape)
-        x, y, z = (places.low + 1).long().unbind(-1)
-        keys = ((x * ny + y) * nz + z) * self.num_classes + labels[useful].long()
+        keys = labels[useful].long() * prod(framed(self.spec.shape)) + places.places(self.spec)
         known = len(self._keys)
         self._keys, slot = torch.cat((self._keys, keys)).unique(return_inverse=True)
         best = self._best.new_zeros(len(CORNERS), len(self._keys))
         best[:, slot[:known]] = self._best
-        for row, (_, weight) in zip(best, places.weights(), strict=True):
+        for row, weight in zip(best, places.weights(), strict=True):
             score = torch.where(weight > 0, weight * value, 0.0)
             row.scatter_reduce_(0, slot[known:], score, "amax")
         self._best = best
 
+    def per_class(self) -> Iterator[tuple[int, Float[Tensor, "X Y Z"]]]:
+        """Yield the classes that occur, in order, with the sum of the eight maxima per cell."""
+        shape = framed(self.spec.shape)
+        num_places = prod(shape)
+        starts = torch.arange(self.num_classes + 1, device=self._keys.device) * num_places
+        starts = torch.searchsorted(self._keys, starts).tolist()
+        for label, (start, end) in enumerate(pairwise(starts)):
+            if start == end:
+                continue
+            total = self._best.new_zeros(num_places)
+            places = self._keys[start:end] - label * num_places
+            for (a, b, c), best in zip(CORNERS, self._best[:, start:end], strict=True):
+                total[places + ((a * shape[1] + b) * shape[2] + c)] += best  # places are unique
+            yield label, total.view(shape)[1:-1, 1:-1, 1:-1]
+
     def total(self) -> ClassScores:
-        """Add up the maxima of the eight offsets."""
-        _, ny, nz = (n + 1 for n in self.spec.shape)
-        place, label = self._keys // self.num_classes, self._keys % self.num_classes
-        place = torch.stack((place // (ny * nz), place // nz % ny, place % nz), dim=-1)
-        targets, scores = [], []
-        for offset, best in zip(CORNERS, self._best, strict=True):
-            x, y, z = ijk = (place + place.new_tensor(offset) - 1).unbind(-1)
-            inside = best > 0
-            for index, limit in zip(ijk, self.spec.shape, strict=True):
-                inside &= (index >= 0) & (index < limit)
-            cells = (x * self.spec.shape[1] + y) * self.spec.shape[2] + z
-            targets.append((cells * self.num_classes + label)[inside])
-            scores.append(best[inside])
-        keys, slot = torch.cat(targets).unique(return_inverse=True)
-        total = self._best.new_zeros(len(keys))
-        for one, where in zip(scores, slot.split([len(one) for one in scores]), strict=True):
-            total[where] += one  # no cell occurs twice within an offset
-        return ClassScores(keys // self.num_classes, keys % self.num_classes, total)
+        """Return all positive sums."""
+        indices = [self._keys.new_zeros(0, 4)]
+        scores = [self._best.new_zeros(0)]
+        for label, total in self.per_class():
+            ijk = total.nonzero()
+            indices.append(torch.nn.functional.pad(ijk, (0, 1), value=label))
+            scores.append(total[tuple(ijk.T)])
+        index = torch.cat(indices)
+        i, j, k, label = index.T
+        _, ny, nz = self.spec.shape
+        order = ((((i * ny) + j) * nz + k) * self.num_classes + label).argsort()
+        return ClassScores(index[order], torch.cat(scores)[order])
 
 
 class LabelGrid:
@@ -148,17 +164,14 @@ class LabelGrid:
 
     def grid(self) -> UInt8[Tensor, "X Y Z"]:
         """Return the strongest class (lowest id on ties), `other` without any, or `empty`."""
-        marked = self._marks.occupied(-torch.inf).flatten()
-        labels = torch.full_like(marked, self.classes.empty, dtype=torch.long)
-        labels[marked] = self.classes.other
-        found = self._scores.total()
-        highest = torch.zeros_like(labels, dtype=torch.float32)
-        highest.scatter_reduce_(0, found.cells, found.scores, "amax")
-        wins = found.scores == highest[found.cells]
-        labels.scatter_reduce_(
-            0, found.cells[wins], found.labels[wins], "amin", include_self=False
-        )
-        return labels.to(torch.uint8).view(self.spec.shape)
+        marked = self._marks.occupied(-torch.inf)
+        labels = torch.full_like(marked, self.classes.empty, dtype=torch.uint8)
+        labels.masked_fill_(marked, self.classes.other)
+        highest = torch.zeros(self.spec.shape, device=labels.device)
+        for label, total in self._scores.per_class():
+            labels.masked_fill_(total > highest, label)
+            torch.maximum(highest, total, out=highest)
+        return labels
 
 
 def label_trilinear(
@@ -206,9 +219,12 @@ class LabelledPoints:
 
     def above(self, threshold: float) -> "LabelledPoints":
         """Return the points with more confidence than the threshold."""
-        kept = self.confidence > threshold
-        labels = None if self.labels is None else self.labels[kept]
-        return LabelledPoints(self.points[kept], self.confidence[kept], labels)
+        return self[self.confidence > threshold]
+
+    def __getitem__(self, chosen: Tensor | slice) -> "LabelledPoints":
+        """Return some of the points."""
+        labels = None if self.labels is None else self.labels[chosen]
+        return LabelledPoints(self.points[chosen], self.confidence[chosen], labels)
 
 
 def fuse_joint(

@@ -80,16 +80,16 @@ def _with_most_frequent(
     classes: ClassTable,
 ) -> UInt8[Tensor, "X Y Z"]:
     """Return the grid with the most frequent class of the voters in the cells that change."""
-    most = torch.zeros_like(grid)
-    pooled = grid.clone()
-    present = torch.bincount(voters.flatten(), minlength=classes.num_classes).nonzero()[:, 0]
-    for label in present.tolist():
-        if label in (classes.empty, classes.other):
+    # One number per cell orders by votes, then by lowest id: votes * 256 + (255 - id).
+    strongest = torch.zeros_like(voters, dtype=torch.int16)
+    present = torch.bincount(voters.flatten()).nonzero()[:, 0].to(voters.dtype)
+    for label in present:
+        if int(label) in (classes.empty, classes.other):
             continue
-        votes = _count_around(voters == label)
-        pooled.masked_fill_(changes & (votes > most), label)
-        torch.maximum(most, votes, out=most)
-    return pooled
+        votes = _count_around(voters == label).to(torch.int16)
+        torch.maximum(strongest, votes.mul_(256).add_(255 - int(label)), out=strongest)
+    most_frequent = (255 - strongest % 256).to(torch.uint8)
+    return torch.where(changes & (strongest >= 256), most_frequent, grid)
 
 
 def _count_around(chosen: Bool[Tensor, "X Y Z"]) -> UInt8[Tensor, "X Y Z"]:

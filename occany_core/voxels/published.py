@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from itertools import product
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, Num, UInt8
 from torch import Tensor
 
-from occany_core.voxels.grid import VoxelGridSpec, cell_or_none, lattice_coordinates
+from occany_core.voxels.grid import VoxelGridSpec, cell_or_none
 
-CHUNK = 1 << 16
+CHUNK = 1 << 17
 """Points handled at once: few enough for the caches of a processor."""
 LEAST_GENERIC_REMAINDER = 2.0**-40
 """From here on the product of three remainders cannot vanish in float32."""
@@ -37,44 +37,118 @@ class ClassTable:
     """Not occupied."""
 
 
+def framed(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return the shape of a grid with one more layer of cells all around."""
+    return shape[0] + 2, shape[1] + 2, shape[2] + 2
+
+
 @dataclass(frozen=True)
 class LatticePlaces:
-    """Points between lattice nodes."""
+    """Points between lattice nodes, axis by axis: processors are fast on long rows."""
 
-    low: Float[Tensor, "P 3"]
+    low: Float[Tensor, "3 P"]
     """Floor of the lattice coordinates."""
-    rest: Float[Tensor, "P 3"]
+    rest: Float[Tensor, "3 P"]
     """Lattice coordinates less their floor, 0 to 1."""
 
     @classmethod
     def of(cls, points: Float[Tensor, "P 3"], spec: VoxelGridSpec) -> "LatticePlaces":
         """Place points in the grid frame on the lattice of a grid."""
-        q = lattice_coordinates(points, spec)
+        q = points.new_empty(3, len(points))
+        for row, column, origin in zip(q, points.unbind(-1), spec.origin, strict=True):
+            torch.sub(column, origin, out=row)
+        q /= points.new_tensor(spec.resolution)
         low = q.floor()
-        return cls(low, q - low)
+        return cls(low, q.sub_(low))
 
     def touches(self, spec: VoxelGridSpec) -> Bool[Tensor, " P"]:
         """Return which points have a corner in the grid; none that is not finite does."""
-        return _within(self.low, -1, spec.shape)
+        touches = self.low.amin(dim=0) >= -1
+        for low, length in zip(self.low, spec.shape, strict=True):
+            touches &= low < length
+        return touches
+
+    def places(self, spec: VoxelGridSpec) -> Int[Tensor, " P"]:
+        """Return flat indices of the low corners on a grid with one more layer all around.
+
+        They have no meaning for points that do not touch the grid.
+        """
+        _, ny, nz = framed(spec.shape)
+        x, y, z = (self.low + 1).to(torch.int32)
+        return x.mul_(ny).add_(y).mul_(nz).add_(z)
 
     def __getitem__(self, chosen: Tensor) -> "LatticePlaces":
         """Return some of the points."""
-        return LatticePlaces(self.low[chosen], self.rest[chosen])
+        return LatticePlaces(self.low[:, chosen], self.rest[:, chosen])
 
-    def weights(self) -> Iterator[tuple[tuple[int, int, int], Float[Tensor, " P"]]]:
-        """Yield the offset of each corner and its weights."""
-        sides = [(1 - r, r) for r in self.rest.unbind(-1)]
+    def corners(
+        self, spec: VoxelGridSpec
+    ) -> Iterator[tuple[Int[Tensor, " P"], Float[Tensor, " P"]]]:
+        """Yield cells (`spec.num_cells` where there is none) and weights of each corner."""
+        for offset, weight in zip(CORNERS, self.weights(), strict=True):
+            cells = cell_or_none(self.low.T + self.low.new_tensor(offset), spec)
+            yield cells, weight
+
+    def weights(self) -> Iterator[Float[Tensor, " P"]]:
+        """Yield the trilinear weights of each corner."""
+        x, y, z = ((1 - rest, rest) for rest in self.rest)
         for a, b, c in CORNERS:
-            yield (a, b, c), sides[0][a] * sides[1][b] * sides[2][c]
+            yield x[a] * y[b] * z[c]
 
 
-def _within(
-    values: Float[Tensor, "P 3"], least: float, below: tuple[int, int, int]
-) -> Bool[Tensor, " P"]:
-    """Return where least <= value < below in all three columns."""
-    inside = (values >= least) & (values < values.new_tensor(below))
-    x, y, z = inside.unbind(-1)
-    return x & y & z
+class CornerMaxima:
+    """The largest value among the points that mark each cell.
+
+    Args:
+        spec: The grid.
+        nothing: What cells hold that no point marks: below all values; its type is theirs.
+    """
+
+    # A generic point marks all eight corners of its place. Its value is kept once, at the place
+    # of its low corner, on a grid with one more layer all around; the corners are the maximum
+    # over neighbours there. Points on lattice planes mark fewer corners, one by one.
+
+    def __init__(self, spec: VoxelGridSpec, nothing: Num[Tensor, ""]) -> None:
+        self.spec = spec
+        self.nothing = nothing
+        self._places = nothing.repeat(framed(spec.shape))
+        self._cells: Num[Tensor, " cells"] | None = None
+
+    def add(self, points: Float[Tensor, "P 3"], values: Num[Tensor, " P"]) -> None:
+        """Take in points; those that are not finite, and values that are no number, do nothing."""
+        for some, value in zip(points.split(CHUNK), values.split(CHUNK), strict=True):
+            self._add_chunk(some, value)
+
+    def _add_chunk(self, points: Float[Tensor, "P 3"], values: Num[Tensor, " P"]) -> None:
+        places = LatticePlaces.of(points, self.spec)
+        touches = places.touches(self.spec)
+        if values.is_floating_point():
+            touches &= ~values.isnan()
+        generic = touches & (places.rest.amin(dim=0) >= LEAST_GENERIC_REMAINDER)
+        generic &= places.rest.amax(dim=0) < 1
+        index = torch.where(generic, places.places(self.spec), 0).long()
+        at_places = torch.where(generic, values, self.nothing)
+        self._places.view(-1).scatter_reduce_(0, index, at_places, "amax")
+        special = (touches & ~generic).nonzero()[:, 0]
+        if len(special):
+            self._add_special(places[special], values[special])
+
+    def _add_special(self, places: LatticePlaces, values: Num[Tensor, " P"]) -> None:
+        if self._cells is None:
+            self._cells = self.nothing.repeat(self.spec.num_cells + 1)
+        for cells, weight in places.corners(self.spec):
+            at_corners = torch.where(weight > 0, values, self.nothing)
+            self._cells.scatter_reduce_(0, cells, at_corners, "amax")
+
+    def largest(self) -> Num[Tensor, "X Y Z"]:
+        """Return the largest value per cell."""
+        best = self._places
+        best = torch.maximum(best[1:-1], best[:-2])
+        best = torch.maximum(best[:, 1:-1], best[:, :-2])
+        best = torch.maximum(best[:, :, 1:-1], best[:, :, :-2])
+        if self._cells is None:
+            return best
+        return torch.maximum(best, self._cells[:-1].view(self.spec.shape))
 
 
 class ConfidenceGrid:
@@ -88,53 +162,16 @@ class ConfidenceGrid:
         device: Where the points are.
     """
 
-    # A generic point marks all eight corners of its place. Its confidence is kept once, at the
-    # place of its low corner, on a grid with one more layer on the low sides; the corners are the
-    # maximum over neighbours there. Points on lattice planes mark fewer corners, one by one.
-
     def __init__(self, spec: VoxelGridSpec, device: torch.device | str = "cpu") -> None:
-        self.spec = spec
-        self._places = torch.full(
-            [n + 1 for n in spec.shape], -torch.inf, dtype=torch.float32, device=device
-        )
-        self._cells = torch.full(
-            (spec.num_cells + 1,), -torch.inf, dtype=torch.float32, device=device
-        )
+        self._maxima = CornerMaxima(spec, torch.tensor(-torch.inf, device=device))
 
     def add(self, points: Float[Tensor, "P 3"], confidence: Float[Tensor, " P"]) -> None:
         """Take in points; those without a number for a place or a confidence mark nothing."""
-        for some, trust in zip(points.split(CHUNK), confidence.split(CHUNK), strict=True):
-            self._add_chunk(some, trust)
-
-    def _add_chunk(self, points: Float[Tensor, "P 3"], confidence: Float[Tensor, " P"]) -> None:
-        places = LatticePlaces.of(points, self.spec)
-        touches = places.touches(self.spec) & (confidence == confidence)
-        generic = touches & _within(places.rest, LEAST_GENERIC_REMAINDER, (1, 1, 1))
-        _, ny, nz = self._places.shape
-        x, y, z = torch.where(generic[:, None], places.low + 1, 0).to(torch.int32).unbind(-1)
-        self._places.view(-1).scatter_reduce_(
-            0,
-            ((x * ny + y) * nz + z).long(),
-            torch.where(generic, confidence, -torch.inf),
-            "amax",
-        )
-        special = (touches & ~generic).nonzero()[:, 0]
-        if len(special):
-            self._add_special(places[special], confidence[special])
-
-    def _add_special(self, places: LatticePlaces, confidence: Float[Tensor, " P"]) -> None:
-        for offset, weight in places.weights():
-            cells = cell_or_none(places.low + places.low.new_tensor(offset), self.spec)
-            trust = torch.where(weight > 0, confidence, -torch.inf)
-            self._cells.scatter_reduce_(0, cells, trust, "amax")
+        self._maxima.add(points, confidence)
 
     def highest(self) -> Float[Tensor, "X Y Z"]:
         """Return the highest confidence per cell, -inf where no point marks it."""
-        best = self._places
-        best = torch.maximum(best[1:], best[:-1])
-        best = torch.maximum(best[:, 1:], best[:, :-1])
-        best = torch.maximum(best[:, :, 1:], best[:, :, :-1])
-        return torch.maximum(best, self._cells[:-1].view(self.spec.shape))
+        return self._maxima.largest()
 
     def occupied(self, threshold: float) -> Bool[Tensor, "X Y Z"]:
         """Return the cells that a point with more confidence than the threshold marks."""
@@ -158,9 +195,9 @@ def mark_trilinear(points: Float[Tensor, "P 3"], spec: VoxelGridSpec) -> Bool[Te
     Parity: the published grids treat cell i as the lattice node at its lower corner, so a
         point marks up to eight cells and never the one below (spec 8).
     """
-    grid = ConfidenceGrid(spec, points.device)
-    grid.add(points, points.new_zeros(len(points)))
-    return grid.occupied(-torch.inf)
+    maxima = CornerMaxima(spec, points.new_zeros((), dtype=torch.uint8))
+    maxima.add(points, maxima.nothing.new_ones(()).expand(len(points)))
+    return maxima.largest().bool()
 
 
 def occupancy_weights(points: Float[Tensor, "P 3"], spec: VoxelGridSpec) -> Float[Tensor, "X Y Z"]:
@@ -172,7 +209,6 @@ def occupancy_weights(points: Float[Tensor, "P 3"], spec: VoxelGridSpec) -> Floa
     for some in points.split(CHUNK):
         places = LatticePlaces.of(some, spec)
         places = places[places.touches(spec).nonzero()[:, 0]]
-        for offset, weight in places.weights():
-            cells = cell_or_none(places.low + places.low.new_tensor(offset), spec)
+        for cells, weight in places.corners(spec):
             total.index_add_(0, cells, weight)
     return total[:-1].clamp_max(1).view(spec.shape)
