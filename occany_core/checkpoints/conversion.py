@@ -25,8 +25,8 @@ from occany_core.errors import CheckpointError
 from occany_core.network import NetworkConfig, OccAnyNetwork
 
 LICENCE = (
-    "non-commercial: weights of the OccAny authors, which start from MUSt3R weights under "
-    "non-commercial terms; check the authors' terms before you use them"
+    "non-commercial: weights of the OccAny authors, built on MUSt3R's non-commercial ones; check "
+    "the authors' terms"
 )
 """Spec 18."""
 SEED = 0
@@ -83,10 +83,7 @@ def convert(source: Path, output: Path, options: ConversionOptions, say: Say) ->
     sha256 = check_sha256(source, options.sha256) if options.sha256 else sha256_of(source)
     content = read_torch_file(source, any_activation_enum=options.is_initialisation)
     parts = parts_of(content, source)
-    arguments = arguments_of(content.get("args"))
-    config = architecture(
-        parts, arguments, options.heads, is_initialisation=options.is_initialisation
-    )
+    config = _network(parts, content, options, source)
     _say_network(config, say)
     report = compare_keys(parts, config)
     say(str(report))
@@ -174,6 +171,18 @@ def _check_output(output: Path, options: ConversionOptions) -> None:
         raise CheckpointError(f"{output} exists; give another name, or --overwrite")
     if not output.parent.is_dir():
         raise CheckpointError(f"there is no folder {output.parent} to write {output.name} into")
+
+
+def _network(
+    parts: Parts, content: dict, options: ConversionOptions, source: Path
+) -> NetworkConfig:
+    arguments = arguments_of(content.get("args"))
+    try:
+        return architecture(
+            parts, arguments, options.heads, is_initialisation=options.is_initialisation
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"{source} cannot be converted: {error}") from error
 
 
 def _say_network(config: NetworkConfig, say: Say) -> None:

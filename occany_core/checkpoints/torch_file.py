@@ -7,6 +7,7 @@ used, so an optimizer state costs nothing.
 """
 
 import argparse
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -62,7 +63,9 @@ def read_torch_file(path: Path, *, any_activation_enum: bool = False) -> dict:
             foreign = get_unsafe_globals_in_checkpoint(str(path))
             enums += [name for name in foreign if name.endswith(".ActivationType")]
         stand_ins = [(PickledActivation, name) for name in enums]
-        with safe_globals([argparse.Namespace, PickledActivation, *stand_ins]):
+        allowed = safe_globals([argparse.Namespace, PickledActivation, *stand_ins])
+        with allowed, warnings.catch_warnings():  # what is odd about a file is in its error
+            warnings.simplefilter("ignore")
             content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # damaged content makes PyTorch raise almost anything
         raise CheckpointError(_why_not(path, error)) from error
@@ -141,5 +144,10 @@ def _why_not(path: Path, error: Exception) -> str:
             f"{path} asks to run or build {', '.join(foreign[:3])}{more}, which weights do not "
             "need; nothing was executed: take the file from its authors"
         )
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    return f"{path} cannot be read as a PyTorch file ({reason[0][:200]}): download it again"
+    # PyTorch's own text advises to load such files without care; only its cause is of use.
+    text = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
+    reason = text.splitlines()[0].partition(". ")[0][:200]
+    return (
+        f"{path} cannot be read as a PyTorch file ({reason}); nothing was executed: download it "
+        "again"
+    )

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`occany download` up to the call of the hub, which is replaced by a stand-in."""
+
+import hashlib
+import io
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from occany_core.checkpoints.download import RELEASES, REPOSITORY
+from occany_core.cli.main import main
+
+CONTENT = b"weights"
+
+
+class Hub(types.ModuleType):
+    """The one function of huggingface_hub that is called."""
+
+    def __init__(self):
+        super().__init__("huggingface_hub")
+        self.calls = []
+        self.failure = None
+
+    def hf_hub_download(self, *, repo_id, filename, local_dir):
+        self.calls.append((repo_id, filename, local_dir))
+        if self.failure is not None:
+            raise self.failure
+        path = Path(local_dir) / filename
+        path.write_bytes(CONTENT)
+        return str(path)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    hub = Hub()
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    return hub
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def download(folder, *more, name="occany"):
+    return main(["download", name, "--to", str(folder), *more])
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_a_release_is_fetched_once_its_licence_is_accepted(hub, tmp_path, capsys, name):
+    folder = tmp_path / "new" / "weights"
+    assert download(folder, "--accept-licence", name=name) == 0
+    assert hub.calls == [(REPOSITORY, f"{name}.pth", str(folder))]
+    out, err = capsys.readouterr()
+    assert RELEASES[name].licence in err
+    assert str(folder / f"{name}.pth") in out
+    assert ("occany convert" in out) == (name in ("occany", "occany_recon"))
+
+
+def test_another_repository(hub, tmp_path):
+    assert download(tmp_path, "--accept-licence", "--repository", "someone/else") == 0
+    assert hub.calls[0][0] == "someone/else"
+
+
+def test_unknown_names_are_refused(hub, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        download(tmp_path, "--accept-licence", name="resnet")
+    assert ended.value.code == 2
+    assert "occany_plus_recon_1B" in capsys.readouterr().err
+    assert hub.calls == []
+
+
+@pytest.mark.parametrize(("answer", "code"), [("yes\n", 0), ("YES \n", 0), ("no\n", 1), ("", 1)])
+def test_a_terminal_is_asked(hub, tmp_path, monkeypatch, capsys, answer, code):
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    assert download(tmp_path) == code
+    assert len(hub.calls) == 1 - code
+    assert "non-commercial" in capsys.readouterr().err
+
+
+def test_without_a_terminal_the_option_is_named(hub, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("yes\n"))
+    assert download(tmp_path) == 1
+    assert hub.calls == []
+    assert "--accept-licence" in capsys.readouterr().err.splitlines()[-1]
+
+
+def by_hand(capsys, folder):
+    """The one sentence says what to fetch, from where, into which folder, and what then."""
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("occany: ")
+    path = folder / "occany.pth"
+    for part in ("get occany.pth from", REPOSITORY, "github.com", f"into {folder}"):
+        assert part in last
+    assert f"occany convert {path}" in last
+    assert "Traceback" not in last
+    return last
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [OSError("Network is unreachable"), ValueError("404: no such repository"), RuntimeError()],
+)
+def test_what_cannot_be_fetched_can_be_fetched_by_hand(hub, tmp_path, capsys, failure):
+    hub.failure = failure
+    assert download(tmp_path, "--accept-licence") == 1
+    assert (str(failure) or "RuntimeError") in by_hand(capsys, tmp_path)
+
+
+def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert download(tmp_path, "--accept-licence") == 1
+    assert "pip install 'occany_ros[download]'" in by_hand(capsys, tmp_path)
+
+
+def test_an_interrupted_download_is_left_for_the_library_to_resume(hub, tmp_path):
+    hub.failure = KeyboardInterrupt()
+    (tmp_path / "occany.pth.incomplete").write_bytes(b"wei")
+    assert download(tmp_path, "--accept-licence") == 130
+    assert (tmp_path / "occany.pth.incomplete").exists()
+    hub.failure = None
+    assert download(tmp_path, "--accept-licence") == 0
+
+
+def test_the_checksum_of_a_download(hub, tmp_path, capsys):
+    right = hashlib.sha256(CONTENT).hexdigest()
+    assert download(tmp_path, "--accept-licence", "--sha256", right) == 0
+    wrong = hashlib.sha256(b"other").hexdigest()
+    assert download(tmp_path, "--accept-licence", "--sha256", wrong) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"{tmp_path / 'occany.pth'} has sha256 {right[:12]}" in last
