@@ -24,3 +24,7 @@ class InputError(OccAnyError):
 
 class DegenerateGeometryError(OccAnyError):
     """The predicted geometry does not determine what was asked (for example a pose)."""
+
+
+class ParityError(OccAnyError):
+    """Our numbers differ from golden ones by more than the tolerance."""

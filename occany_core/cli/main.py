@@ -9,6 +9,7 @@ import sys
 
 import occany_core
 from occany_core.cli import (
+    bench,
     config,
     convert,
     download,
@@ -20,7 +21,7 @@ from occany_core.cli import (
 )
 from occany_core.errors import OccAnyError
 
-VERBS = (predict, view, train, evaluate, download, convert, inspect, config)
+VERBS = (predict, view, train, evaluate, download, convert, inspect, bench, config)
 """Modules with NAME, HELP, EXAMPLE, add_arguments(parser) and run(arguments)."""
 INTERRUPTED = 130
 CLOSED_PIPE = 141

@@ -66,7 +66,7 @@ class Recipe:
         shapes: Mapping[str, tuple[int, ...]],
         expected: Mapping[str, Mapping[str, float]],
     ) -> Stage:
-        """Hold the checksums of a set's manifest against what the program generates, one at a time.
+        """Hold checksums of a manifest against what the program generates, one at a time.
 
         Args:
             tag: Of the part, for example `A/raymap_encoder`.

@@ -100,9 +100,8 @@ def _grid(heads: Heads, raw: RawMaps) -> tuple[int, int]:
 
 def levels(name: str, raw: RawMaps) -> Stages:
     """Return the promptable features, each level under its name."""
-    return {
-        f"{name}{level}": maps for level, maps in zip(SEGMENTATION, raw.segmentation, strict=False)
-    }
+    names = (f"{name}{level}" for level in SEGMENTATION)
+    return dict(zip(names, raw.segmentation, strict=False))
 
 
 def _encoder(network: OccAnyNetwork, images: Tensor) -> tuple[Stages, Tokens]:

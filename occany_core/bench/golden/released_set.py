@@ -49,11 +49,15 @@ class ReleasedSet:
         described = described and all(isinstance(manifest.get(k), int) for k in "BFHWV")
         return cls(path, manifest) if described else None
 
+    @property
+    def data(self) -> Path:
+        """Path of the file with the arrays."""
+        stem = self.path.name.removesuffix("_manifest.json")
+        return self.path.with_name(f"{stem}.safetensors")
+
     def files(self) -> list[Path]:
-        """Return the file with the arrays, if it exists."""
-        data = self.path.name.removesuffix("_manifest.json") + ".safetensors"
-        path = self.path.with_name(data)
-        return [path] if path.is_file() else []
+        """Return the files that exist."""
+        return [self.data] if self.data.is_file() else []
 
 
 def check(golden: ReleasedSet) -> list[Stage]:
@@ -63,7 +67,7 @@ def check(golden: ReleasedSet) -> list[Stage]:
         InputError: A file of the set is damaged, or its weights cannot be generated.
     """
     manifest = golden.manifest
-    checklist = Checklist.of(golden.files()[0], manifest.get("noise"))
+    checklist = Checklist.of(golden.data, manifest.get("noise"))
     checklist.listed(manifest.get("tensors", {}))
     recipe, config = Recipe(golden.path.parent), NetworkConfig()
     stages = list(_generator(recipe, config, manifest))
