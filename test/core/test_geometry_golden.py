@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Focal, registration, poses, z-buffer and voxels equal the released function."""
+"""Focal, registration, poses and z-buffer equal the released function."""
 
 import json
 
@@ -15,7 +15,6 @@ from occany_core.network.rope import RotaryTable, grid_positions
 from occany_core.novel_views import propose_views
 from occany_core.poses import estimate_focal, pose_from_encoding, register
 from occany_core.projection import nearest_points
-from occany_core.voxels import ClassTable, VoxelGridSpec, label_trilinear, mark_trilinear
 
 pytestmark = golden.needs_reference
 INFERENCE = golden.REFERENCE / "golden_inference"
@@ -91,25 +90,3 @@ def test_z_buffer_edge_cases():
         hit = winner >= 0
         local = fixture["zbuffer.local_xyz"].view(-1, height, width, 3)[view]
         torch.testing.assert_close(points_cam[winner[hit]], local[hit], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["voxelize_kitti", "voxelize_nuscenes", "voxelize_demo"])
-def test_published_voxels(name):
-    with np.load(INFERENCE / f"{name}.npz") as file:
-        data = {key: file[key] for key in file.files if "/" not in key}
-    spec = VoxelGridSpec(
-        tuple(float(v) for v in data["origin"]),
-        float(data["voxel_size"]),
-        tuple(int(n) for n in data["dim"]),
-    )
-    kept = data["conf"] > data["threshold"]
-    labels = torch.from_numpy(data["labels"][kept].astype(np.int64))
-    points = torch.from_numpy(data["points_voxel_frame_kept"])
-    confidence = torch.from_numpy(data["conf"][kept])
-    classes = ClassTable(*(int(data[key]) for key in ("n_classes", "other_class", "empty_class")))
-    grid = label_trilinear(points, confidence, labels, spec, classes)
-    np.testing.assert_array_equal(grid.numpy(), data["semantic"])
-    nobody = label_trilinear(points, confidence, labels * 0 + classes.empty, spec, classes)
-    np.testing.assert_array_equal(nobody.numpy(), data["semantic_all_points_empty"])
-    occupied = mark_trilinear(points, spec).numpy()
-    np.testing.assert_array_equal(occupied, data["geometry_only"] != data["empty_class"])

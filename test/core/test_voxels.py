@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from strategies import seeds
 
 from occany_core.config import VoxelsConfig
+from occany_core.errors import InputError
 from occany_core.voxels import (
     FREE,
     OCCUPIED,
     UNKNOWN,
     ClassTable,
+    Fusion,
     ViewPoints,
     VoxelGrid,
     VoxelGridSpec,
@@ -351,6 +353,28 @@ def test_the_order_of_views_does_not_matter(seed, method):
     grid = fuse(observed, extra, settings(method=method))
     turned = fuse(observed[::-1], extra, settings(method=method))
     np.testing.assert_array_equal(grid.probability, turned.probability)
+
+
+@given(seeds, st.sampled_from(["cell", "trilinear"]))
+def test_views_that_come_bit_by_bit_give_the_same_grid(seed, method):
+    rng = np.random.default_rng(seed)
+    observed, extra, config = views(rng, 3), views(rng, 3), settings(method=method)
+    fusion = Fusion(config)
+    fusion.render(extra[:1])
+    fusion.see(observed[:2])
+    fusion.grid()
+    fusion.see([])
+    fusion.render([])
+    fusion.render(extra[1:])
+    fusion.see(observed[2:])
+    ours, expected = fusion.grid(), fuse(observed, extra, config)
+    np.testing.assert_array_equal(ours.probability, expected.probability)
+    np.testing.assert_array_equal(ours.completed, expected.completed)
+
+
+def test_fusing_needs_an_observed_view():
+    with pytest.raises(InputError, match="at least one"):
+        fuse([], views(np.random.default_rng(0)), CONFIG)
 
 
 # --- ground -------------------------------------------------------------------------------------

@@ -157,15 +157,19 @@ def _spec(checklist: Checklist, shape: str) -> VoxelGridSpec:
 
 
 def _convention(checklist: Checklist) -> ClassTable:
-    """Return the convention of `voxel.safetensors`: that of what its cells without points hold."""
+    """Return the convention of `voxel.safetensors`: what most cells without points hold is empty.
+
+    Raises:
+        InputError: That is the empty class of no known convention.
+    """
     untouched = checklist.given("trilinear.occ") == 0
-    empty = checklist.given("pred.geometry")[untouched].unique().tolist()
+    empty = int(checklist.given("pred.geometry")[untouched].mode().values)
     for classes in CONVENTIONS:
-        if empty == [classes.empty]:
+        if classes.empty == empty:
             return classes
     raise InputError(
         f"cells of {checklist.file} without points hold {empty}; the conventions known here have "
-        f"{[classes.empty for classes in CONVENTIONS]} for empty"
+        f"{' or '.join(str(classes.empty) for classes in CONVENTIONS)} for empty"
     )
 
 
