@@ -75,6 +75,8 @@ class Located:
     cameras: Cameras
     world_from_rig: Float[Tensor, "S 4 4"]
     frame_source: str
+    rig_from_reference: Float[Tensor, "4 4"]
+    """Mounting of the reference view's camera, known or assumed."""
     is_calibrated: bool = False
     """Whether intrinsics and mounting of all cameras are known and used."""
 
@@ -169,8 +171,7 @@ def reconstruct(
     observed = _observe(model, sets, config, watch)
     with watch.stage("cameras"):
         located = _locate(sets, observed.raw, config)
-    anchor = 0 if config.window.anchor == "oldest" else len(sets) - 1
-    grid_from_world = rigid.invert(located.world_from_rig[anchor])
+    grid_from_world = _grid_from_world(located, config.window.anchor)
     fusion = Fusion(config.voxels, located.seen.points_world.device)
     parts = []
     novel_cameras = _propose(model, located.cameras, config)
@@ -232,12 +233,25 @@ def _locate(sets: list[EncodedSet], raw: RawMaps, config: OccAnyConfig) -> Locat
     world_from_cam, world_from_rig = known_cameras(on_rays, rig_from_cam, set_index)
     seen = pointmaps.calibrate(predicted, K, world_from_cam)
     cameras = Cameras(K, world_from_cam)
-    return Located(seen, cameras, world_from_rig, "extrinsics", is_calibrated=True)
+    return Located(
+        seen, cameras, world_from_rig, "extrinsics", rig_from_cam[0], is_calibrated=True
+    )
+
+
+def _grid_from_world(located: Located, anchor: str) -> Float[Tensor, "4 4"]:
+    """Place the grid at a rig, or where the network believes the reference view is.
+
+    Parity: the published grids stand at the predicted world frame, from which the estimated pose
+    of the reference view differs a little (spec 9).
+    """
+    if anchor == "reference":
+        return located.rig_from_reference
+    return rigid.invert(located.world_from_rig[0 if anchor == "oldest" else -1])
 
 
 def _rigs_from_first_cameras(
     sets: list[EncodedSet], cameras: Cameras, calibration: CalibrationConfig
-) -> tuple[Float[Tensor, "S 4 4"], str]:
+) -> tuple[Float[Tensor, "S 4 4"], str, Float[Tensor, "4 4"]]:
     """Take the first camera of every set, at its known or assumed mounting, for the rig's pose."""
     assumed = grid_from_reference(calibration.camera_height, calibration.camera_pitch_deg)
     known = [one.views[0].rig_from_cam for one in sets]
@@ -249,9 +263,9 @@ def _rigs_from_first_cameras(
         ]
     )
     firsts = torch.tensor([0, *np.cumsum([len(one.views) for one in sets])[:-1]])
-    device = cameras.world_from_cam.device
-    world_from_rig = cameras.world_from_cam[firsts] @ rigid.invert(rig_from_cam).to(device)
-    return world_from_rig, "extrinsics" if is_known else "assumed level"
+    rig_from_cam = rig_from_cam.to(cameras.world_from_cam.device)
+    world_from_rig = cameras.world_from_cam[firsts] @ rigid.invert(rig_from_cam)
+    return world_from_rig, "extrinsics" if is_known else "assumed level", rig_from_cam[0]
 
 
 def _observe(

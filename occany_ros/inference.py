@@ -41,7 +41,7 @@ class Result:
 
 def anchor_stamp_s(scene: Scene, config: OccAnyConfig) -> float:
     """Return the capture time of the first view of the set that the grid is placed at [s]."""
-    anchor = 0 if config.window.anchor == "oldest" else max(scene.set_index)
+    anchor = max(scene.set_index) if config.window.anchor == "newest" else 0
     return scene.stamps[scene.set_index.index(anchor)]
 
 

@@ -47,7 +47,9 @@ class WindowConfig:
         float, "or had turned this far [deg]; with both 0 every view set stays"
     ] = 0.0
     anchor: Annotated[
-        Literal["newest", "oldest"], "the view set whose pose the grid is placed at"
+        Literal["newest", "oldest", "reference"],
+        "the view set whose pose the grid is placed at; reference is the first view's frame as "
+        "predicted, as published",
     ] = "newest"
 
     def __post_init__(self) -> None:
@@ -56,7 +58,10 @@ class WindowConfig:
             value = getattr(self, name)
             _require(value >= 0, f"window.{name}", value, "0 or positive")
         _require(
-            self.anchor in ("newest", "oldest"), "window.anchor", self.anchor, "newest or oldest"
+            self.anchor in ("newest", "oldest", "reference"),
+            "window.anchor",
+            self.anchor,
+            "newest, oldest or reference",
         )
 
 

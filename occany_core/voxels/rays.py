@@ -21,7 +21,8 @@ def count_rays(
 ) -> Int[Tensor, "X Y Z"]:
     """Count the rays from camera centres to points that pass through each cell.
 
-    Rays are sampled once per cell length and end one cell before their point.
+    Rays are sampled once per cell length and end one cell before their point, at `max_range`, or
+    where nothing of the grid can follow.
     """
     direction = points - centres
     length = direction.norm(dim=-1, keepdim=True)
@@ -31,12 +32,21 @@ def count_rays(
         direction[order] / spec.resolution,
         lattice_coordinates(centres, spec)[order],
     )
-    distances = torch.arange(
-        0.5 * spec.resolution, max_range, spec.resolution, device=points.device
-    )
+    end = min(max_range, _farthest_cell(centres, spec))
+    distances = torch.arange(0.5 * spec.resolution, end, spec.resolution, device=points.device)
     num_alive = torch.searchsorted(-reach, -distances)
     passed = [reach.new_zeros(0, dtype=torch.long)]
     for distance, count in zip(distances.tolist(), num_alive.tolist(), strict=True):
         samples = start[:count] + direction[:count] * distance
         passed.append(cell_or_none(samples, spec))
     return count_cells(torch.cat(passed), spec)
+
+
+def _farthest_cell(centres: Float[Tensor, "P 3"], spec: VoxelGridSpec) -> float:
+    """Return a distance from any of the centres within which the whole grid lies [m]."""
+    if not len(centres):
+        return spec.resolution
+    low = centres.new_tensor(spec.origin)
+    high = low + spec.resolution * centres.new_tensor(spec.shape)
+    farthest = torch.maximum((centres - low).abs(), (centres - high).abs())
+    return farthest.norm(dim=-1).max().item() + spec.resolution
