@@ -106,7 +106,8 @@ class CornerMaxima:
 
     # A generic point marks all eight corners of its place. Its value is kept once, at the place
     # of its low corner, on a grid with one more layer all around; the corners are the maximum
-    # over neighbours there. Points on lattice planes mark fewer corners, one by one.
+    # over neighbours there. Points on lattice planes mark fewer corners, one by one. (A remainder
+    # rounds to 1 only just below the first plane, where the corners without weight are outside.)
 
     def __init__(self, spec: VoxelGridSpec, nothing: Num[Tensor, ""]) -> None:
         self.spec = spec
@@ -125,7 +126,6 @@ class CornerMaxima:
         if values.is_floating_point():
             touches &= ~values.isnan()
         generic = touches & (places.rest.amin(dim=0) >= LEAST_GENERIC_REMAINDER)
-        generic &= places.rest.amax(dim=0) < 1
         index = torch.where(generic, places.places(self.spec), 0).long()
         at_places = torch.where(generic, values, self.nothing)
         self._places.view(-1).scatter_reduce_(0, index, at_places, "amax")

@@ -26,7 +26,7 @@ LABELS = [0, 1, 2, 3, 4, 255]
 
 def drawn(rng: np.random.Generator, number: int) -> LabelledMasks:
     """Objects of which several have equal or nearly equal scores."""
-    scores = rng.choice([0.1, 0.15, 0.151, 0.304, 0.3051, 0.31, 0.9], number)
+    scores = rng.choice([0.1, 0.15, 0.151, 0.2, 0.205002, 0.304, 0.3051, 0.9], number)
     return LabelledMasks(
         torch.from_numpy(rng.random((number, 4, 6)) < 0.4),
         torch.from_numpy(scores + rng.choice([0, 1e-4], number)).float(),
