@@ -4,7 +4,6 @@
 import importlib.util
 import json
 import os
-import re
 from pathlib import Path
 
 import numpy as np
@@ -103,8 +102,3 @@ def golden_network(config: NetworkConfig, parts: dict) -> OccAnyNetwork:
     network = OccAnyNetwork(config)
     network.load_state_dict(state_dict_from_released(parts), strict=True)
     return network.eval()
-
-
-def matches(pattern: str | None, key: str) -> bool:
-    """Whether a released key starts with the manifest's pattern."""
-    return pattern is not None and re.match(pattern, key) is not None

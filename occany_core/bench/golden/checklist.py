@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -72,7 +74,7 @@ class Checklist:
         """
         try:
             return cls(path.name, read_arrays(path), noise or {})
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, EOFError, BadZipFile, SafetensorError) as error:
             raise InputError(f"the golden file {path} cannot be read: {error}") from error
 
     def given(self, name: str) -> Tensor:
