@@ -27,7 +27,13 @@ from occany_core.pointmaps import Pointmaps
 from occany_core.poses import Cameras, estimate_cameras
 from occany_core.projection import SourceFeatures, project_points, source_features
 from occany_core.rig_poses import grid_from_reference, known_cameras
-from occany_core.voxels import Fusion, ViewPoints, VoxelGrid, snap_to_ground
+from occany_core.voxels import (
+    Fusion,
+    HighestConfidence,
+    ViewPoints,
+    VoxelGrid,
+    snap_to_ground,
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class Scene:
     novel: Pointmaps | None
     """None where no views are rendered, or `novel_views.keep_points` is off."""
     grid: VoxelGrid
+    highest_confidence: HighestConfidence | None
+    """For `voxels.method: trilinear`, from which any pair of thresholds gives its grid."""
     grid_from_world: Float[Tensor, "4 4"]
     world_from_rig: Float[Tensor, "S 4 4"]
     """Pose of the rig at each view set; the rig is the grid frame's body at that instant."""
@@ -177,7 +185,7 @@ def reconstruct(
     novel_cameras = _propose(model, located.cameras, config)
     for maps, cameras in _render_novel(model, (observed, located), novel_cameras, config, watch):
         with watch.stage("voxels"):
-            fusion.render(_in_grid(maps, cameras, grid_from_world, config.voxels, is_novel=True))
+            fusion.render(_in_grid(maps, cameras, grid_from_world, config.voxels))
         if config.novel_views.keep_points:
             parts.append(maps)
     with watch.stage("voxels"):
@@ -193,6 +201,7 @@ def reconstruct(
         novel_cameras=novel_cameras and novel_cameras.cpu(),
         novel=pointmaps.joined(parts).cpu() if parts else None,
         grid=grid,
+        highest_confidence=fusion.highest_confidence(),
         grid_from_world=grid_from_world.cpu(),
         world_from_rig=located.world_from_rig.cpu(),
         frame_source=located.frame_source,
@@ -329,11 +338,8 @@ def _in_grid(
     cameras: Cameras,
     grid_from_world: Float[Tensor, "4 4"],
     voxels: VoxelsConfig,
-    *,
-    is_novel: bool = False,
 ) -> list[ViewPoints]:
-    """Bring the points of every view to the grid frame and choose those that count."""
-    threshold = voxels.min_confidence_novel if is_novel else voxels.min_confidence
+    """Bring the points of every view to the grid frame; those out of range lose their trust."""
     views = []
     for view, confidence in enumerate(maps.confidence):
         points = rigid.apply(grid_from_world, maps.points_world[view].flatten(0, 1))
@@ -342,7 +348,7 @@ def _in_grid(
             points = snap_to_ground(points, centre, voxels.ground_tolerance)
         points = points.view_as(maps.points_cam[view])
         near = (points - centre).norm(dim=-1) < voxels.max_range
-        views.append(ViewPoints(points, near & (confidence > threshold), centre))
+        views.append(ViewPoints(points, confidence.where(near, 0.0), centre))
     return views
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from occany_core.checkpoints import Model
+from occany_core.checkpoints.store import choose_device
 from occany_core.config import OccAnyConfig, from_flat
 from occany_core.errors import ConfigError
 from occany_core.images import View
@@ -75,25 +76,24 @@ class ModelTiming:
 
 def measure(
     size: str,
-    frames: int,
-    views: int,
+    frames_and_views: tuple[int, int],
     height_width: tuple[int, int] = (288, 512),
-    settings: dict | None = None,
+    config: OccAnyConfig | None = None,
     repeats: int = 1,
 ) -> ModelTiming:
     """Time whole reconstructions with random weights.
 
     Args:
         size: full (the released architecture) or tiny.
-        frames: Observed views, taken by one rig at one instant.
-        views: Rendered views.
-        height_width: Of the network's pictures [px].
-        settings: Dotted settings that differ from the defaults, for example `runtime.dtype`.
+        frames_and_views: Observed views, taken by one rig at one instant, and rendered views.
+        height_width: Of the network's pictures [px], multiples of 16.
+        config: Number format, device, grid; picture size and novel views are set here.
         repeats: Runs; medians are reported.
 
     Raises:
         ConfigError: A size, count or setting that cannot be.
     """
+    frames, views = frames_and_views
     if size not in SIZES:
         raise ConfigError(f"model size is {size!r}; it must be one of {', '.join(SIZES)}")
     if frames < 1 or views < 0 or repeats < 1:
@@ -101,10 +101,8 @@ def measure(
             f"frames {frames}, views {views} and repeats {repeats}: frames and repeats must be "
             "at least 1, views 0 or more"
         )
-    config = _config(frames, views, max(height_width), settings or {})
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if config.runtime.device != "auto":
-        device = torch.device(config.runtime.device)
+    config = _config(frames, views, height_width, config)
+    device = choose_device(config.runtime.device)
     model = random_model(SIZES[size](), device)
     rig = _rig(frames, *height_width)
     proposed = propose_views(torch.eye(4).expand(frames, 4, 4), config.novel_views)
@@ -131,14 +129,21 @@ def measure(
     )
 
 
-def _config(frames: int, views: int, long_side: int, settings: dict) -> OccAnyConfig:
+def _config(
+    frames: int, views: int, height_width: tuple[int, int], config: OccAnyConfig | None
+) -> OccAnyConfig:
+    if any(side < 16 or side % 16 for side in height_width):
+        raise ConfigError(
+            f"the picture is {height_width[1]}x{height_width[0]}; both sides must be multiples "
+            "of 16"
+        )
     ours = {
-        "images.width": long_side,
+        "images.width": max(height_width),
         "novel_views.steps": -(-views // frames),
         "novel_views.max_views": views,
         "novel_views.forward_step": 1.0,
     }
-    return from_flat(ours | settings)
+    return from_flat(ours, config)
 
 
 def random_model(config: NetworkConfig, device: torch.device) -> Model:

@@ -5,12 +5,18 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+
+from occany_core.bench import model, precision, voxels
 from occany_core.bench.golden import report
 from occany_core.bench.golden.runner import run as run_golden
-from occany_core.errors import ParityError
+from occany_core.checkpoints import load_model
+from occany_core.cli import settings_arguments
+from occany_core.errors import ConfigError, ParityError
+from occany_core.synthetic.synthocc import SCENE_COUNT
 
 NAME = "bench"
 HELP = "measure this machine, and compare our numbers with golden ones"
@@ -59,9 +65,7 @@ def _golden_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verbose", action="store_true", help="show every stage, not only one line per file"
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object as the last line"
-    )
+    _json_argument(parser)
 
 
 def _golden(arguments: argparse.Namespace) -> None:
@@ -89,9 +93,124 @@ def _progress(name: str, done: int, total: int) -> None:
     print(f"\r{done} of {total} checks done, now {name:40}", end="", file=sys.stderr, flush=True)
 
 
+def _json_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object as the last line"
+    )
+
+
+def _model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--size", choices=list(model.SIZES), default="tiny", help="full is the released network"
+    )
+    parser.add_argument("--frames", type=int, default=6, help="observed views")
+    parser.add_argument("--views", type=int, default=6, help="rendered views")
+    parser.add_argument("--picture", type=int, nargs=2, default=(512, 288), metavar=("W", "H"))
+    parser.add_argument("--repeats", type=int, default=1, help="runs; medians are reported")
+    settings_arguments.add_arguments(parser)
+    _json_argument(parser)
+
+
+def _model(arguments: argparse.Namespace) -> None:
+    """Time a reconstruction with random weights.
+
+    Raises:
+        ConfigError: A size, count or setting that cannot be.
+    """
+    config = settings_arguments.read(arguments)
+    if config.runtime.threads:
+        torch.set_num_threads(config.runtime.threads)
+    width, height = arguments.picture
+    timing = model.measure(
+        arguments.size,
+        (arguments.frames, arguments.views),
+        (height, width),
+        config,
+        arguments.repeats,
+    )
+    print(
+        f"{timing.size} network, {timing.frames} frames and {timing.views} views of "
+        f"{timing.width}x{timing.height}, {timing.dtype}, {timing.device}, "
+        f"{timing.threads} threads"
+    )
+    print(f"\n{'stage':14}{'seconds':>9}{'GFLOP':>9}{'GFLOP/s':>9}{'weights [GB]':>14}")
+    for name, stage in timing.stages.items():
+        print(
+            f"{name:14}{stage.seconds:9.3f}{stage.gflop:9.0f}{stage.gflop_per_s:9.1f}"
+            f"{stage.weights_gb:14.2f}"
+        )
+    print(
+        f"\ntotal {timing.total_s:.3f} s, peak memory {timing.peak_gb:.2f} GB; one large matrix "
+        f"product runs at {timing.peak_gflop_per_s:.0f} GFLOP/s here"
+    )
+    if arguments.json:
+        print(json.dumps(timing.to_dict()))
+
+
+def _voxels_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--points", type=int, default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=5, help="runs; medians are reported")
+    _json_argument(parser)
+
+
+def _voxels(arguments: argparse.Namespace) -> None:
+    """Time voxelisation and pooling on one thread.
+
+    Raises:
+        InputError: No points or no repetitions.
+    """
+    timing = voxels.measure(arguments.points, arguments.repeats)
+    print(f"{timing.points} points, grid {'x'.join(map(str, timing.shape))}, one thread")
+    for name, seconds in timing.seconds_per_million_points.items():
+        print(f"{name:16}{seconds:8.3f} s per million points")
+    for name, seconds in timing.seconds_per_grid.items():
+        print(f"{name:16}{seconds:8.3f} s per grid")
+    if arguments.json:
+        print(json.dumps(asdict(timing)))
+
+
+def _precision_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="default", help="'default' or a .safetensors file")
+    parser.add_argument("--limit", type=int, default=20, help="held-back streets")
+    settings_arguments.add_arguments(parser)
+    _json_argument(parser)
+
+
+def _precision(arguments: argparse.Namespace) -> None:
+    """Compare bfloat16 with float32 on held-back streets.
+
+    Raises:
+        ConfigError: The limit is out of range.
+    """
+    if not 1 <= arguments.limit <= SCENE_COUNT:
+        raise ConfigError(f"--limit is {arguments.limit}; it must be between 1 and {SCENE_COUNT}")
+    config = settings_arguments.read(arguments)
+    weights = load_model(arguments.model, config.runtime.device)
+    found = precision.measure(weights, arguments.limit, config, _scenes_done)
+    print(f"\n{'error relative to the RMS value':32}{'RMS':>9}{'largest':>9}")
+    for name, stage in found.stages.items():
+        print(f"{name:32}{stage.rms:9.5f}{stage.largest:9.5f}")
+    for dtype, iou in found.iou.items():
+        print(f"IoU with the truth, {dtype:12}{iou:9.2f} %")
+    print(f"IoU of the two with each other  {found.agreement:9.2f} %")
+    if arguments.json:
+        print(json.dumps(found.to_dict()))
+
+
+def _scenes_done(done: int, total: int) -> None:
+    print(f"\r{done} of {total} scenes   ", end="", file=sys.stderr, flush=True)
+
+
 SUB_VERBS = {
     "golden": SubVerb(
         "compare every stage with golden numbers of the released code", _golden_arguments, _golden
+    ),
+    "model": SubVerb(
+        "time a reconstruction with random weights, stage by stage", _model_arguments, _model
+    ),
+    "voxels": SubVerb("time voxelisation and pooling", _voxels_arguments, _voxels),
+    "precision": SubVerb(
+        "compare bfloat16 with float32 on held-back streets", _precision_arguments, _precision
     ),
 }
 """What can be measured, by name."""

@@ -197,6 +197,9 @@ class VoxelsConfig:
         _require(
             self.method in ("cell", "trilinear"), "voxels.method", self.method, "cell or trilinear"
         )
+        for name in ("min_confidence", "min_confidence_novel"):
+            value = getattr(self, name)
+            _require(value >= 1, f"voxels.{name}", value, "at least 1")
         _require(self.max_range > 0, "voxels.max_range", self.max_range, "positive")
         _require(
             self.ground_tolerance >= 0,

@@ -4,7 +4,7 @@
 `fusion` is what runs live; `published`, `labels` and `pooling` give the published grids.
 """
 
-from occany_core.voxels.fusion import RAY_STRIDE, Fusion, ViewPoints, fuse
+from occany_core.voxels.fusion import RAY_STRIDE, Fusion, HighestConfidence, ViewPoints, fuse
 from occany_core.voxels.grid import (
     FREE,
     OCCUPIED,
@@ -44,6 +44,7 @@ __all__ = [
     "ClassTable",
     "ConfidenceGrid",
     "Fusion",
+    "HighestConfidence",
     "LabelGrid",
     "LabelledPoints",
     "ViewPoints",

@@ -6,8 +6,9 @@ Points are in the grid frame (body axes x forward, y left, z up), metres.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Int8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from occany_core.config import VoxelsConfig
@@ -20,7 +21,7 @@ from occany_core.voxels.grid import (
     VoxelGridSpec,
     count_points,
 )
-from occany_core.voxels.published import mark_trilinear
+from occany_core.voxels.published import ConfidenceGrid
 from occany_core.voxels.rays import count_rays
 from occany_core.voxels.surfaces import double_columns, fill_flat_gaps
 
@@ -33,10 +34,14 @@ class ViewPoints:
     """Points of one view in the grid frame."""
 
     points: Float[Tensor, "H W 3"]
-    kept: Bool[Tensor, "H W"]
-    """Confident and within range."""
+    confidence: Float[Tensor, "H W"]
+    """0 where a point must not count, for being out of range."""
     centre: Float[Tensor, "3"]
     """Where the camera is [m]."""
+
+    def kept(self, threshold: float) -> Bool[Tensor, "H W"]:
+        """Return the points more confident than a threshold."""
+        return self.confidence > threshold
 
 
 class Fusion:
@@ -56,52 +61,102 @@ class Fusion:
         self.config = config
         self.spec = VoxelGridSpec.of(config)
         self._passes = torch.zeros(self.spec.shape, dtype=torch.long, device=device)
-        self._seen = torch.zeros_like(self._passes)
-        self._rendered = torch.zeros_like(self._passes)
+        self._seen = _stage(config, self.spec, config.min_confidence, device)
+        self._rendered = _stage(config, self.spec, config.min_confidence_novel, device)
 
     def see(self, views: list[ViewPoints]) -> None:
         """Take in the points of observed views, and the rays to them."""
-        if not views:
-            return
-        self._seen += self._count(views)
-        if self.config.carve_free:
-            self._passes += _count_passes(views, self.spec, self.config.max_range)
+        self._seen.add(views)
+        if self.config.carve_free and views:
+            self._passes += _count_passes(views, self.spec, self.config)
 
     def render(self, views: list[ViewPoints]) -> None:
         """Take in the points of rendered views."""
-        if views:
-            self._rendered += self._count(views)
+        self._rendered.add(views)
 
     def grid(self) -> VoxelGrid:
         """Decide about every cell, from what is in so far."""
+        hits, passes = self._seen.hits(), self._passes
         if self.config.method == "trilinear":
-            probability, completed = self._marked_cells()
+            probability = torch.full_like(hits, UNKNOWN, dtype=torch.int8)
+            probability[passes > 0] = FREE
+            probability[hits > 0] = OCCUPIED
+            completed = (self._rendered.hits() > 0) & (hits == 0)
         else:
-            probability, completed = self._weighed_cells()
+            evidence = hits / (hits + self.config.pass_weight * passes).clamp_min(1e-6)
+            probability = (evidence * OCCUPIED).round().to(torch.int8)
+            probability[(hits == 0) & (passes == 0)] = UNKNOWN
+            supported = self._rendered.hits() >= self.config.min_rendered_points
+            completed = supported & (probability == UNKNOWN)
         probability[completed] = OCCUPIED
         return VoxelGrid(self.spec, probability.cpu().numpy(), completed.cpu().numpy())
 
-    def _count(self, views: list[ViewPoints]) -> Int[Tensor, "X Y Z"]:
-        """Count the points in each cell; for `trilinear`, one where some point marks it."""
-        if self.config.method == "trilinear":
-            return mark_trilinear(torch.cat([v.points[v.kept] for v in views]), self.spec).long()
-        return _count_surfaces(views, self.spec)
+    def highest_confidence(self) -> "HighestConfidence | None":
+        """Return what any pair of thresholds can be applied to; None for the method `cell`."""
+        if self.config.method != "trilinear":
+            return None
+        return HighestConfidence(
+            self._seen.confidence.highest().cpu().numpy(),
+            self._rendered.confidence.highest().cpu().numpy(),
+        )
 
-    def _weighed_cells(self) -> tuple[Int8[Tensor, "X Y Z"], Bool[Tensor, "X Y Z"]]:
-        """Return the probability by observation, and the cells that rendered points fill."""
-        hits, passes = self._seen, self._passes
-        evidence = hits / (hits + self.config.pass_weight * passes).clamp_min(1e-6)
-        probability = (evidence * OCCUPIED).round().to(torch.int8)
-        probability[(hits == 0) & (passes == 0)] = UNKNOWN
-        supported = self._rendered >= self.config.min_rendered_points
-        return probability, supported & (probability == UNKNOWN)
 
-    def _marked_cells(self) -> tuple[Int8[Tensor, "X Y Z"], Bool[Tensor, "X Y Z"]]:
-        """Return the same by the published rule."""
-        probability = torch.full_like(self._seen, UNKNOWN, dtype=torch.int8)
-        probability[self._passes > 0] = FREE
-        probability[self._seen > 0] = OCCUPIED
-        return probability, (self._rendered > 0) & (self._seen == 0)
+@dataclass(frozen=True)
+class HighestConfidence:
+    """The highest confidence of any point that marks a cell; 0 where none does (spec 7, 8)."""
+
+    observed: Float[np.ndarray, "X Y Z"]
+    rendered: Float[np.ndarray, "X Y Z"]
+
+    def occupied(
+        self, min_confidence: float, min_confidence_novel: float
+    ) -> Bool[np.ndarray, "X Y Z"]:
+        """Return what the published rule occupies with these thresholds, both stages together."""
+        return (self.observed > min_confidence) | (self.rendered > min_confidence_novel)
+
+
+def _stage(
+    config: VoxelsConfig, spec: VoxelGridSpec, threshold: float, device: torch.device | str
+) -> "_CountedSurfaces | _MarkedCells":
+    kind = _MarkedCells if config.method == "trilinear" else _CountedSurfaces
+    return kind(spec, threshold, device)
+
+
+class _CountedSurfaces:
+    """Points per cell of one stage, with the gaps of its surfaces filled."""
+
+    def __init__(self, spec: VoxelGridSpec, threshold: float, device: torch.device | str) -> None:
+        self.spec = spec
+        self.threshold = threshold
+        self._hits = torch.zeros(spec.shape, dtype=torch.long, device=device)
+
+    def add(self, views: list[ViewPoints]) -> None:
+        surfaces = []
+        for view in views:
+            kept = view.kept(self.threshold)
+            from_camera, kept = double_columns(view.points - view.centre, kept)
+            filled = fill_flat_gaps(from_camera, kept, self.spec.resolution)
+            surfaces += [from_camera[kept] + view.centre, filled + view.centre]
+        if surfaces:
+            self._hits += count_points(torch.cat(surfaces), self.spec)
+
+    def hits(self) -> Int[Tensor, "X Y Z"]:
+        return self._hits
+
+
+class _MarkedCells:
+    """Cells that the published rule marks for one stage."""
+
+    def __init__(self, spec: VoxelGridSpec, threshold: float, device: torch.device | str) -> None:
+        self.threshold = threshold
+        self.confidence = ConfidenceGrid(spec, device)
+
+    def add(self, views: list[ViewPoints]) -> None:
+        for view in views:
+            self.confidence.add(view.points.flatten(0, 1), view.confidence.flatten())
+
+    def hits(self) -> Int[Tensor, "X Y Z"]:
+        return self.confidence.occupied(self.threshold).long()
 
 
 def fuse(
@@ -125,22 +180,12 @@ def fuse(
     return fusion.grid()
 
 
-def _count_surfaces(views: list[ViewPoints], spec: VoxelGridSpec) -> Int[Tensor, "X Y Z"]:
-    """Count the kept points of all views, and those that fill the gaps between them."""
-    surfaces = []
-    for view in views:
-        from_camera, kept = double_columns(view.points - view.centre, view.kept)
-        filled = fill_flat_gaps(from_camera, kept, spec.resolution)
-        surfaces += [from_camera[kept] + view.centre, filled + view.centre]
-    return count_points(torch.cat(surfaces), spec)
-
-
 def _count_passes(
-    views: list[ViewPoints], spec: VoxelGridSpec, max_range: float
+    views: list[ViewPoints], spec: VoxelGridSpec, config: VoxelsConfig
 ) -> Int[Tensor, "X Y Z"]:
     """Count the pixels whose rays pass through each cell, from a sample of them."""
     some = (slice(None, None, RAY_STRIDE),) * 2
-    ends = [view.points[some][view.kept[some]] for view in views]
+    ends = [view.points[some][view.kept(config.min_confidence)[some]] for view in views]
     centres = [view.centre.expand_as(end) for view, end in zip(views, ends, strict=True)]
-    rays = count_rays(torch.cat(centres), torch.cat(ends), spec, max_range)
+    rays = count_rays(torch.cat(centres), torch.cat(ends), spec, config.max_range)
     return rays * RAY_STRIDE**2

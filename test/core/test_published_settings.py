@@ -59,6 +59,21 @@ def test_pipeline_with_published_settings(number):
     np.testing.assert_array_equal(scene.grid.occupied, expected)
 
 
+@pytest.mark.parametrize("thresholds", [(1.5, 1.5), (2.0, 8.0), (8.5, 1.1)])
+def test_any_pair_of_thresholds_from_one_run(thresholds):
+    """Spec 7 and 8: filtering first, or asking the highest confidence afterwards, is the same."""
+    model, published = small_street_model(), load_config(PUBLISHED)
+    published = from_flat({"novel_views.chunk": 2, "novel_views.keep_points": False}, published)
+    sets = [[View(rgb=picture(seed))] for seed in range(2)]
+    once = predict(model, sets, published)
+    names = ("voxels.min_confidence", "voxels.min_confidence_novel")
+    again = predict(model, sets, from_flat(dict(zip(names, thresholds)), published))
+    assert once.novel is None
+    np.testing.assert_array_equal(
+        once.highest_confidence.occupied(*thresholds), again.grid.occupied
+    )
+
+
 def test_every_published_line_matters():
     """Any setting left at its default gives another grid, or is the default."""
     model, pictures = small_street_model(), [picture(seed) for seed in range(2)]

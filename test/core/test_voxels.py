@@ -248,6 +248,10 @@ CONFIG = VoxelsConfig(resolution=0.5, origin=(-4.0, -4.0, -1.0), shape=(16, 16, 
 FIELD = VoxelGridSpec.of(CONFIG)
 
 
+def view_of(points: torch.Tensor, kept: torch.Tensor, centre: torch.Tensor) -> ViewPoints:
+    return ViewPoints(points, torch.where(kept, 2.0, 1.0), centre)
+
+
 def views(rng: np.random.Generator, number: int = 2) -> list[ViewPoints]:
     """Views of random points, of which most are kept."""
     found = []
@@ -255,14 +259,14 @@ def views(rng: np.random.Generator, number: int = 2) -> list[ViewPoints]:
         points = torch.from_numpy(rng.uniform([-4, -4, -1], [4, 4, 2], (8, 10, 3))).float()
         kept = torch.from_numpy(rng.random((8, 10)) < 0.8)
         centre = torch.from_numpy(rng.uniform([-1, -1, 0.5], [1, 1, 1.5])).float()
-        found.append(ViewPoints(points, kept, centre))
+        found.append(view_of(points, kept, centre))
     return found
 
 
 def single_pixels(points: torch.Tensor, centre: torch.Tensor) -> list[ViewPoints]:
     """A view without kept neighbours: nothing is added between them."""
     kept = torch.arange(2 * len(points))[None] % 2 == 0
-    return [ViewPoints(points.repeat_interleave(2, dim=0)[None], kept, centre)]
+    return [view_of(points.repeat_interleave(2, dim=0)[None], kept, centre)]
 
 
 def rendered(rng: np.random.Generator, number: int = 200) -> list[ViewPoints]:
@@ -271,7 +275,7 @@ def rendered(rng: np.random.Generator, number: int = 200) -> list[ViewPoints]:
 
 
 def points_of(views: list[ViewPoints]) -> torch.Tensor:
-    return torch.cat([view.points[view.kept] for view in views])
+    return torch.cat([view.points[view.kept(CONFIG.min_confidence)] for view in views])
 
 
 def settings(**changes) -> VoxelsConfig:
@@ -280,7 +284,12 @@ def settings(**changes) -> VoxelsConfig:
 
 
 def hit_cells(observed: list[ViewPoints]) -> np.ndarray:
-    return sum(count_points(view.points[view.kept], FIELD) for view in observed).numpy() > 0
+    return (
+        sum(
+            count_points(view.points[view.kept(CONFIG.min_confidence)], FIELD) for view in observed
+        ).numpy()
+        > 0
+    )
 
 
 @given(seeds, st.sampled_from(["cell", "trilinear"]), st.booleans())
@@ -338,7 +347,7 @@ def test_without_carving_nothing_is_free(seed, method):
 def test_views_that_keep_no_point_say_nothing(seed, method):
     rng = np.random.default_rng(seed)
     observed, config = views(rng, 1), settings(method=method)
-    blind = ViewPoints(
+    blind = view_of(
         torch.full((8, 10, 3), math.nan), torch.zeros(8, 10, dtype=torch.bool), torch.zeros(3)
     )
     grid, same = fuse(observed, [], config), fuse([*observed, blind], [], config)
