@@ -13,6 +13,7 @@ CASES = {  # name: settings, number of observed poses
     "line": ({"vpi": 3, "fwd": 1.5}, 2),
     "sides": ({"vpi": 2, "fwd": 2, "rot": 50, "lat": 1.2}, 3),
     "none": ({"vpi": 0, "fwd": 2, "rot": 50, "lat": 1.2}, 2),
+    "one_seed": ({"vpi": 1, "fwd": 1, "rot": 25, "lat": 0.7, "nseed": 1}, 2),
     "seeds": ({"vpi": 1, "fwd": 1, "rot": 25, "lat": 0.7, "nseed": 4, "seed_rot": 12}, 2),
 }
 LONG_NAMES = {

@@ -69,13 +69,13 @@ def moved(x=0.0, z=0.0):
     return placed(np.eye(3), [x, 0, z])
 
 
-def novel_poses(observed, *, vpi, fwd, rot=0.0, lat=0.0, nseed=1, step=15.0):
+def novel_poses(observed, *, vpi, fwd, rot=0.0, lat=0.0, nseed=None, step=15.0):
     """Poses, and the observed view that owns each."""
     found, owner = [], []
-    for j in range(nseed):
-        angle = step * (j - (nseed - 1) / 2)
-        side = float(np.sign(angle)) * lat if nseed > 1 else 0.0
-        shift = 0.0 if nseed > 1 else lat
+    for j in range(nseed or 1):
+        angle = step * (j - ((nseed or 1) - 1) / 2)
+        side = float(np.sign(angle)) * lat
+        shift = 0.0 if nseed else lat
         for turn, sideways in [(0, 0), (rot, shift), (-rot, -shift)][: 3 if rot > 0 else 1]:
             for i, pose in enumerate(observed):
                 seed = pose @ moved(x=side) @ yaw(angle)

@@ -5,9 +5,9 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import intrinsics, seeds
+from strategies import intrinsics, motion, seeds
 
-from occany_core import camera
+from occany_core import camera, rigid
 
 
 @given(seeds, st.integers(1, 9), st.integers(1, 9))
@@ -49,3 +49,21 @@ def test_pixel_grid_counts_columns_first():
 def test_pinhole_has_its_centre_at_half_the_size():
     K = camera.pinhole(torch.tensor([30.0, 40.0]), 32, 48)
     assert K[1].tolist() == [[40, 0, 24], [0, 40, 16], [0, 0, 1]]
+
+
+@given(seeds, st.integers(1, 9), st.integers(1, 9))
+def test_a_ray_map_holds_the_lines_of_sight(seed, height, width):
+    """A point on the ray through a pixel's middle satisfies moment = point x direction."""
+    rng = np.random.default_rng(seed)
+    poses = motion(rng, 2)
+    K = torch.diag(torch.tensor([20.0, 15.0, 1.0]).double()).repeat(2, 1, 1)
+    K[:, 0, 2], K[:, 1, 2] = width / 2, height / 2
+    moment, direction = camera.pluecker_map(K, poses, (height, width)).split(3, dim=1)
+    depth = torch.from_numpy(rng.uniform(1, 50, (2, height, width)))
+    points = camera.backproject(camera.crop(K, 0.5, 0.5), depth)
+    points = rigid.apply(poses, points.flatten(1, 2)).unflatten(1, (height, width))
+    points = points.permute(0, 3, 1, 2)
+    torch.testing.assert_close(torch.linalg.cross(points, direction, dim=1), moment)
+    torch.testing.assert_close(direction.norm(dim=1), torch.ones(2, height, width).double())
+    ahead = ((points - poses[:, :3, 3, None, None]) * direction).sum(dim=1)
+    assert (ahead > 0).all(), "looks backwards"

@@ -10,7 +10,12 @@ from strategies import motion, rotation, seeds
 
 from occany_core import camera, rigid
 from occany_core.errors import DegenerateGeometryError
-from occany_core.poses import estimate_cameras, estimate_focal, pose_from_encoding
+from occany_core.poses import (
+    encoding_from_pose,
+    estimate_cameras,
+    estimate_focal,
+    pose_from_encoding,
+)
 
 VIEWS, HEIGHT, WIDTH = 3, 16, 24
 
@@ -110,3 +115,21 @@ def test_pose_encoding_of_any_quaternion_length(seed, length):
     )
     same = rotation(np.random.default_rng(seed))
     torch.testing.assert_close(pose[:3, :3], same, rtol=0, atol=1e-9)
+
+
+@given(seeds)
+def test_poses_survive_their_encoding(seed):
+    poses = motion(np.random.default_rng(seed), 2, 3)
+    encoding = encoding_from_pose(poses)
+    torch.testing.assert_close(pose_from_encoding(encoding), poses)
+    torch.testing.assert_close(encoding[..., 3:].norm(dim=-1), torch.ones(2, 3).double())
+    assert (encoding[..., 3] >= 0).all()
+
+
+@pytest.mark.parametrize("axis", [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.6, 0, -0.8], [0, 0.6, 0.8]])
+def test_half_turns_survive_their_encoding(axis):
+    """The real part is zero there, so that it must not be a divisor."""
+    axis = torch.tensor(axis, dtype=torch.float64)
+    half_turn = 2 * torch.outer(axis, axis) - torch.eye(3).double()
+    pose = rigid.compose(half_turn, torch.tensor([1.0, 2.0, 3.0]).double())
+    torch.testing.assert_close(pose_from_encoding(encoding_from_pose(pose)), pose)

@@ -54,10 +54,11 @@ class NetworkSet:
         return cls(path, manifest) if described else None
 
     def file(self, kind: str) -> Path:
-        """Return the path of one of `FILES`."""
-        prefix = self.manifest["config"].get("prefix")
-        if prefix is None:
-            prefix = self.path.name.removesuffix("manifest.json")
+        """Return the path of one of `FILES`, by the manifest's prefix or else its name."""
+        named = self.path.name.removesuffix("manifest.json")
+        prefix = self.manifest["config"].get("prefix", named)
+        if not self.path.with_name(f"{prefix}recon.safetensors").is_file():
+            prefix = named
         return self.path.with_name(f"{prefix}{kind}.safetensors")
 
     def files(self) -> list[Path]:

@@ -34,19 +34,17 @@ SETTING_NAMES = {
 def novel_views_config(settings: Mapping[str, float | None]) -> NovelViewsConfig:
     """Read the settings of a set; what is missing or null is off.
 
-    With several seeds a set's shift is that of the seeds, and the side views have none.
+    In seed mode a set's shift is that of the seeds, and the side views have none.
     """
-    found = {}
+    found = {"steps": 0, "forward_step": 0.0, "yaw_deg": 0.0, "lateral": 0.0, "seeds": 0}
     for ours, names in SETTING_NAMES.items():
         values = [settings[name] for name in names if settings.get(name) is not None]
         if values:
             found[ours] = values[0]
-    found["steps"] = max(found.get("steps", 0), 0)
-    found["lateral"] = found.get("lateral", 0.0)
-    if found.get("seeds", 0) > 1:
+    if found["seeds"] > 0:
         found["seed_lateral"], found["lateral"] = found["lateral"], 0.0
-    else:
-        found["seeds"] = 1
+    at_least = {"steps": 0, "yaw_deg": 0.0, "seeds": 1}
+    found |= {name: max(found[name], least) for name, least in at_least.items()}
     return NovelViewsConfig(**found)
 
 
