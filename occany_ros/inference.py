@@ -3,12 +3,14 @@
 
 import gc
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from occany_core import OccAnyConfig, Scene, Stream, View, load_model
+from occany_core.errors import DegenerateGeometryError
 from occany_ros.node_settings import NodeSettings
 from occany_ros.synchroniser import ViewSet
 from occany_ros.views import ViewMaker
@@ -69,13 +71,17 @@ class Inference:
         return self._stream.config.images.width or self.model.network.config.picture_width
 
     def warm_up(self, cameras: tuple[str, ...]) -> None:
-        """Run one cycle on noise, so that the first real one is not the slowest."""
+        """Run one cycle on noise, so that the first real one is not the slowest.
+
+        Noise shows no scene: that it determines no cameras says nothing about the weights.
+        """
         size = (self.picture_width * 9 // 16, self.picture_width, 3)
         noise = np.random.default_rng(0).integers(0, 255, size, np.uint8)
         config = self._stream.config
         uncalibrated = replace(config.calibration, use="off")
         stream = Stream(self.model, replace(config, calibration=uncalibrated))
-        stream.add([View(rgb=noise, camera=camera) for camera in cameras])
+        with suppress(DegenerateGeometryError):
+            stream.add([View(rgb=noise, camera=camera) for camera in cameras])
 
     def run(self, job: Job, views: ViewMaker) -> Result:
         """Compute one cycle.

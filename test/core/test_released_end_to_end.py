@@ -47,8 +47,7 @@ SETTINGS = ("images.width=256", "novel_views.steps=1", "runtime.device=cpu")
 NODE_SETTINGS = {
     "cameras": ["camera"],
     "transport": "compressed",
-    # of a width at which these weights see a focal length in the noise that the node warms up on
-    "images.width": 160,
+    "images.width": 256,
     "novel_views.steps": 0,
     "runtime.device": "cpu",
     "autostart": False,
