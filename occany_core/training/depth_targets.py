@@ -7,7 +7,6 @@ Depth is along the camera's z [m]; 0 means no value. The centre of the top-left 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -80,12 +79,11 @@ def points_in_picture(
     size: tuple[int, int],
 ) -> Int[np.ndarray, " inside"]:
     """Return the indices of points that `depth_last_wins` draws; arguments as there."""
-    motion, intrinsics, cloud = (
-        torch.as_tensor(np.asarray(values, dtype=np.float64))
-        for values in (cam_from_points, K, points)
-    )
-    points_cam = rigid.apply(motion, cloud)
-    pixels = camera.project(intrinsics, points_cam)
-    limits = torch.tensor(size[::-1])
-    inside = (pixels > 0).all(dim=-1) & (pixels < limits).all(dim=-1) & (points_cam[:, 2] > 0)
-    return torch.nonzero(inside)[:, 0].numpy()
+    motion = np.asarray(cam_from_points, dtype=np.float64)
+    points_cam = points @ motion[:3, :3].T + motion[:3, 3]
+    depth = points_cam[:, 2:]
+    # What lies behind the camera has no pixel; 1 keeps the division harmless.
+    pixels = (points_cam @ np.asarray(K, dtype=np.float64).T)[:, :2]
+    pixels = pixels / np.where(depth > 0, depth, 1.0)
+    inside = (depth > 0) & (pixels > 0) & (pixels < size[::-1])
+    return np.flatnonzero(inside.all(axis=1))

@@ -164,9 +164,10 @@ def _check_statistics(
     """Compare counts in units of what two samples of this size differ by."""
     total = sum(statistics["num_views"].values())
     plans = plan_epoch(total, _rule(golden, one_by_one=True), STATISTICS_EPOCH)
+    described = [_describe(plan) for plan in plans]
     stages = []
     for key, counts in statistics.items():
-        ours = Counter(_describe(plan)[key] for plan in plans)
+        ours = Counter(words[key] for words in described)
         sigmas = max(_sigmas(ours[case], counts.get(case, 0), total) for case in {*ours, *counts})
         stages.append(Stage(path.name, f"{name}.{key} of {total} draws", sigmas, SIGMAS))
     return stages
