@@ -8,6 +8,7 @@ together or one by one is equal.
 """
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -33,6 +34,7 @@ class NovelViewEncoder(nn.Module):
         super().__init__()
         dims = config.novel_view_encoder
         self.head_width = dims.width // dims.heads
+        self.patch_size = config.patch_size
         self.channels = conditioning_channels(config)
         self.compresses_range = config.point_activation == "norm_exp"
         self.tokenizers = nn.ModuleDict(
@@ -61,12 +63,13 @@ class NovelViewEncoder(nn.Module):
         """
         if self.compresses_range:
             projected = _compress_range(projected)
-        parts = projected.split(list(self.channels.values()), dim=1)
-        maps = [
-            tokenizer(part)
+        patches = _patches(projected, self.patch_size)
+        parts = patches.split(list(self.channels.values()), dim=-1)
+        tokens = [
+            F.linear(part.flatten(2), _pixel_major(tokenizer.weight), tokenizer.bias)
             for tokenizer, part in zip(self.tokenizers.values(), parts, strict=True)
         ]
-        return self.merge(torch.cat(maps, dim=1).flatten(2).transpose(1, 2))
+        return self.merge(torch.cat(tokens, dim=-1))
 
     def forward(
         self,
@@ -101,6 +104,20 @@ class NovelViewEncoder(nn.Module):
         for block in self.blocks:
             x = block(x, rotary)
         return x[:, :num_tokens]
+
+
+def _patches(maps: Float[Tensor, "G C H W"], size: int) -> Float[Tensor, "G N pixels C"]:
+    """Cut maps into patches, row-major; the pixels of a patch are row-major too, channels last."""
+    rows = maps.permute(0, 2, 3, 1).unflatten(2, (-1, size)).unflatten(1, (-1, size))
+    return rows.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def _pixel_major(kernel: Float[Tensor, "out C p p"]) -> Float[Tensor, "out values"]:
+    """Order the weights of a strided convolution like the values of `_patches`.
+
+    As one matrix product it is more than twice as fast on maps whose channels are stored last.
+    """
+    return kernel.permute(0, 2, 3, 1).flatten(1)
 
 
 def _compress_range(projected: Float[Tensor, "G C H W"]) -> Float[Tensor, "G C H W"]:
