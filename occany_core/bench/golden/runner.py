@@ -65,10 +65,10 @@ def plan(folder: Path) -> list[Job]:
     Raises:
         InputError: The folder cannot be read, or nothing in it is recognised.
     """
-    data = _data_files(folder)
+    files = _files(folder)
     jobs = list(_network_jobs(folder))
     covered = {path for job in jobs for path in job.files}
-    for path in data:
+    for path in files:
         checks = [c for pattern, c in _checks().items() if path.match(pattern)]
         if checks and path not in covered:
             jobs.append(Job(path.name, (path,), partial(checks[0], path)))
@@ -81,8 +81,12 @@ def plan(folder: Path) -> list[Job]:
 
 
 def _data_files(folder: Path) -> list[Path]:
+    return [path for path in _files(folder) if path.suffix in DATA]
+
+
+def _files(folder: Path) -> list[Path]:
     try:
-        return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in DATA)
+        return sorted(path for path in folder.iterdir() if path.is_file())
     except OSError as error:
         raise InputError(f"cannot read the folder {folder}: {error.strerror}") from error
 
