@@ -4,10 +4,14 @@
 import argparse
 import json
 import sys
+from dataclasses import asdict
+from pathlib import Path
 
-from occany_core.checkpoints import load_model, write_metrics
+from occany_core.checkpoints import Model, load_model, write_metrics
 from occany_core.cli import settings_arguments
+from occany_core.config import OccAnyConfig
 from occany_core.errors import ConfigError
+from occany_core.evaluation import view_augmentation
 from occany_core.evaluation.synthocc import evaluate
 from occany_core.synthetic.synthocc import SCENE_COUNT
 
@@ -18,7 +22,11 @@ EXAMPLE = "occany evaluate synthocc --limit 20 --json"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
-    parser.add_argument("protocol", choices=["synthocc"], help="what to evaluate on")
+    parser.add_argument(
+        "protocol",
+        choices=list(PROTOCOLS),
+        help="synthocc: precision, recall, IoU by setting; ttva: what rendered views are worth",
+    )
     parser.add_argument(
         "--limit", type=int, default=20, help=f"scenes per setting, 1 to {SCENE_COUNT}"
     )
@@ -28,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--write-card", action="store_true", help="put the scores into the model's card"
+    )
+    parser.add_argument(
+        "--plot", metavar="FILE", type=Path, help="ttva: draw the scores, for example ttva.png"
     )
     settings_arguments.add_arguments(parser)
 
@@ -42,6 +53,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--limit is {arguments.limit}; it must be between 1 and {SCENE_COUNT}")
     config = settings_arguments.read(arguments)
     model = load_model(arguments.model, config.runtime.device)
+    PROTOCOLS[arguments.protocol](model, config, arguments)
+
+
+def _synthocc(model: Model, config: OccAnyConfig, arguments: argparse.Namespace) -> None:
     scores = evaluate(model, arguments.limit, config, _progress)
     print(f"\n{'[%]':28}{'precision':>10}{'recall':>10}{'IoU':>10}{'above ground':>14}")
     for name, ratios in scores.items():
@@ -55,5 +70,33 @@ def run(arguments: argparse.Namespace) -> None:
         print(json.dumps(scores))
 
 
+def _ttva(model: Model, config: OccAnyConfig, arguments: argparse.Namespace) -> None:
+    """Score one ingredient of view augmentation after the other."""
+    figure = view_augmentation.new_figure() if arguments.plot else None
+    chosen = view_augmentation.variants(3.0, 60.0, 2.0, steps=4)
+    scores = view_augmentation.sweep(model, chosen, arguments.limit, config, _scenes_done)
+    print(f"\n{'[%]':28}{'views':>6}{'precision':>10}{'recall':>8}{'IoU':>8}{'seconds':>9}")
+    for one in scores:
+        precision, recall, iou = (one.ratios[key] for key in ("precision", "recall", "iou"))
+        print(
+            f"{one.name:28}{one.rendered:6}{precision:10.2f}{recall:8.2f}{iou:8.2f}"
+            f"{one.seconds:9.2f}"
+        )
+    if figure is not None:
+        view_augmentation.plot(scores, figure, arguments.plot)
+        print(f"wrote {arguments.plot}")
+    if arguments.write_card:
+        write_metrics(arguments.model, "ttva", {one.name: one.ratios for one in scores})
+    if arguments.json:
+        print(json.dumps([asdict(one) for one in scores]))
+
+
 def _progress(setting: str, done: int, total: int) -> None:
     print(f"\r{setting}: {done} of {total} scenes   ", end="", file=sys.stderr, flush=True)
+
+
+def _scenes_done(done: int, total: int) -> None:
+    print(f"\r{done} of {total} scenes   ", end="", file=sys.stderr, flush=True)
+
+
+PROTOCOLS = {"synthocc": _synthocc, "ttva": _ttva}

@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Occupancy scores: counts add up, perfect is 100, and SynthOcc scores every setting."""
 
+import sys
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds
 from street_views import small_street_model
 
 from occany_core.config import OccAnyConfig, from_flat
+from occany_core.errors import ConfigError
 from occany_core.evaluation.metrics import OccupancyCounts, count_occupancy
 from occany_core.evaluation.synthocc import constant_scene, evaluate, uncalibrated, view_sets
+from occany_core.evaluation.view_augmentation import new_figure, sweep, variants
+from occany_core.novel_views import propose_views
 from occany_core.synthetic.classes import SemanticClass
 from occany_core.synthetic.synthocc import scenes
 
@@ -146,3 +152,30 @@ def test_evaluation_scores_every_setting():
     assert found["iou"] == pytest.approx(expected["iou"])
     # The small network knows about the ground and a wall and nothing else.
     assert result["surround"]["iou"] > 5
+
+
+# --- rendered views -----------------------------------------------------------------------------
+
+
+def test_ingredients_of_view_augmentation_come_one_after_the_other():
+    chosen = variants(3.0, 60.0, 2.0, steps=2)
+    counted = [
+        len(propose_views(torch.eye(4).expand(6, 4, 4), one.novel_views).owner) for one in chosen
+    ]
+    assert counted == [0, 6, 18, 18, 12, 36, 36]
+    assert len({one.name for one in chosen}) == len(chosen)
+
+
+def test_sweep_without_views_is_plain_reconstruction():
+    model, config = small_street_model(), from_flat({"runtime.device": "cpu"})
+    none, ahead = sweep(model, variants(3.0, 60.0, 2.0, steps=1)[:2], 1, config)
+    assert (none.rendered, ahead.rendered) == (0, 6)
+    scores = evaluate(model, 1, config)["surround_no_novel_views"]
+    assert none.ratios == {name: scores[name] for name in none.ratios}
+    assert none.seconds > 0
+
+
+def test_a_plot_without_matplotlib_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ConfigError, match="occany_ros\\[view\\]"):
+        new_figure()
