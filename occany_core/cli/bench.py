@@ -10,10 +10,11 @@ from pathlib import Path
 
 import torch
 
-from occany_core.bench import model, precision, voxels
+from occany_core.bench import model, precision, streets, voxels
 from occany_core.bench.golden import report
 from occany_core.bench.golden.runner import run as run_golden
 from occany_core.checkpoints import load_model
+from occany_core.checkpoints.store import choose_device
 from occany_core.cli import settings_arguments
 from occany_core.errors import ConfigError, ParityError
 from occany_core.synthetic.synthocc import SCENE_COUNT
@@ -169,6 +170,31 @@ def _voxels(arguments: argparse.Namespace) -> None:
         print(json.dumps(asdict(timing)))
 
 
+def _streets_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--worlds", type=int, default=5, help="medians over so many are reported")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto")
+    _json_argument(parser)
+
+
+def _streets(arguments: argparse.Namespace) -> None:
+    """Time the rendering of synthetic streets.
+
+    Raises:
+        InputError: No worlds.
+        ConfigError: The device does not exist.
+    """
+    timing = streets.measure(arguments.worlds, choose_device(arguments.device))
+    print(f"{timing.worlds} worlds, {timing.device}, {timing.threads} threads")
+    print(f"making a world {timing.build_s:.3f} s")
+    for rate in timing.rates:
+        print(
+            f"{rate.width}x{rate.height}: {rate.pictures:7.1f} pictures/s, "
+            f"{rate.depth:7.1f} depth maps/s"
+        )
+    if arguments.json:
+        print(json.dumps(asdict(timing)))
+
+
 def _precision_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="default", help="'default' or a .safetensors file")
     parser.add_argument("--limit", type=int, default=20, help="held-back streets")
@@ -209,6 +235,7 @@ SUB_VERBS = {
         "time a reconstruction with random weights, stage by stage", _model_arguments, _model
     ),
     "voxels": SubVerb("time voxelisation and pooling", _voxels_arguments, _voxels),
+    "streets": SubVerb("time the rendering of synthetic streets", _streets_arguments, _streets),
     "precision": SubVerb(
         "compare bfloat16 with float32 on held-back streets", _precision_arguments, _precision
     ),

@@ -75,6 +75,7 @@ def test_bfloat16_stays_close_to_float32_with_the_bundled_weights():
     [
         ("model --frames 1 --views 1 --picture 80 48 --set runtime.device=cpu", {"total_s"}),
         ("voxels --points 1000 --repeats 1", {"seconds_per_million_points"}),
+        ("streets --worlds 1 --device cpu", {"rates", "build_s"}),
     ],
 )
 def test_last_line_is_one_json_object(command, keys, capsys):
