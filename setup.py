@@ -164,6 +164,7 @@ setup(
             "weights/*.safetensors",
             "weights/*.json",
             "evaluation/*.npz",
+            "synthetic/*.npz",
             "datasets/*.yaml",
         ]
     },

@@ -67,7 +67,7 @@ ONLY_THESE_NAMES = {("pointmaps", "network"): {"RawMaps"}}
 # Inside network/: each may import those before it.
 NETWORK_ORDER = """
     config rope memory convolutions attention encoder decoder heads novel_view_encoder
-    occany __init__
+    prompt_decoder occany __init__
 """.split()
 
 CORE_PACKAGES = {"torch", "numpy", "yaml", "safetensors", "jaxtyping", "PIL"}

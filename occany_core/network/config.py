@@ -57,6 +57,9 @@ class NetworkConfig:
     """Channels of the coarse, middle and fine promptable features; None has no such head."""
     segmentation_size: int = 512
     """Side of the square picture these features describe [px]; the coarse grid has 1/16 of it."""
+    prompt_classes: int | None = None
+    """Classes that a probe of the fine features tells apart; with it comes a decoder of masks from
+    prompts (`prompt_decoder.py`). None has neither: such features are for SAM2's own decoder."""
     rgb_head: bool = True
     """The released files carry a colour head that inference never evaluates."""
     picture_width: int = 512
@@ -72,6 +75,16 @@ class NetworkConfig:
                 raise ConfigError(
                     f"network {name} is {value!r}; it must be one of {', '.join(known)}"
                 )
+        if self.prompt_classes is not None and self.segmentation_dims is None:
+            raise ConfigError(
+                f"network prompt_classes is {self.prompt_classes}, but there are no features to "
+                "prompt on; give segmentation_dims as well"
+            )
+        if self.prompt_classes is not None and self.segmentation_dims[0] % 8:
+            raise ConfigError(
+                f"network segmentation_dims are {self.segmentation_dims}; masks need a "
+                "multiple of 8 for the first"
+            )
 
     def to_dict(self) -> dict:
         """Return plain JSON data."""

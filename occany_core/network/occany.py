@@ -19,6 +19,7 @@ from occany_core.network.encoder import Encoder
 from occany_core.network.heads import Heads, RawMaps
 from occany_core.network.memory import SceneMemory
 from occany_core.network.novel_view_encoder import NovelViewEncoder
+from occany_core.network.prompt_decoder import ClassProbe, PromptDecoder
 
 FIRST_GROUP = 2
 """Views that start a memory together; later ones are written one by one (spec 6.4)."""
@@ -63,6 +64,9 @@ class OccAnyNetwork(nn.Module):
             self.novel_view_encoder = NovelViewEncoder(config)
             self.novel_view_decoder = Decoder(config, writes_memory=False)
             self.novel_view_heads = Heads(config, has_picture=False)
+        if config.prompt_classes is not None:
+            self.prompt_decoder = PromptDecoder(config.segmentation_dims)
+            self.class_probe = ClassProbe(config.segmentation_dims[-1], config.prompt_classes)
 
     def encode(self, images: Float[Tensor, "B V 3 H W"]) -> Tokens:
         """Encode prepared pictures; views are independent."""
