@@ -172,7 +172,7 @@ setup(
     install_requires=["torch", "numpy", "pyyaml", "safetensors", "jaxtyping", "pillow>=10.1"],
     extras_require={
         "semantics": ["transformers>=5,<6"],
-        "train": ["accelerate", "tensorboard", "pyarrow", "fsspec"],
+        "train": ["tensorboard", "pyarrow", "fsspec"],
         "bags": ["rosbags"],
         "download": ["huggingface_hub"],
         "view": ["rerun-sdk", "matplotlib"],

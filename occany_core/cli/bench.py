@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from occany_core.bench import model, precision, streets, voxels
+from occany_core.bench import model, precision, streets, training, voxels
 from occany_core.bench.golden import report
 from occany_core.bench.golden.runner import run as run_golden
 from occany_core.checkpoints import load_model
@@ -223,6 +223,46 @@ def _precision(arguments: argparse.Namespace) -> None:
         print(json.dumps(found.to_dict()))
 
 
+def _training_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recipe", default="tiny", help="tiny, released or paper")
+    parser.add_argument("--picture", type=int, nargs=2, default=(144, 80), metavar=("W", "H"))
+    parser.add_argument("--views", type=int, default=24, help="views of a batch")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of each stage")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    _json_argument(parser)
+
+
+def _training(arguments: argparse.Namespace) -> None:
+    """Time training steps and the renderer.
+
+    Raises:
+        ConfigError: A number, recipe or device that cannot be.
+    """
+    width, height = arguments.picture
+    timing = training.measure(
+        arguments.recipe,
+        (height, width),
+        arguments.views,
+        arguments.steps,
+        choose_device(arguments.device),
+    )
+    print(
+        f"{timing.recipe}, {timing.width}x{timing.height}, batches of {timing.views_per_step} "
+        f"views, {timing.dtype}, {timing.device}, {timing.threads} threads"
+    )
+    for name, stage in timing.stages.items():
+        print(
+            f"{name:16}{stage.views_per_s:9.1f} views/s, {stage.step_s:.3f} s a step, "
+            f"{100 * stage.data_share:.1f} % of it drawing batches"
+        )
+    print(
+        f"{'rendering':16}{timing.rendered_views_per_s:9.1f} views/s in one process; "
+        f"{timing.renderers_needed:.1f} processes keep up where each view is used once"
+    )
+    if arguments.json:
+        print(json.dumps(timing.to_dict()))
+
+
 def _scenes_done(done: int, total: int) -> None:
     print(f"\r{done} of {total} scenes   ", end="", file=sys.stderr, flush=True)
 
@@ -236,6 +276,9 @@ SUB_VERBS = {
     ),
     "voxels": SubVerb("time voxelisation and pooling", _voxels_arguments, _voxels),
     "streets": SubVerb("time the rendering of synthetic streets", _streets_arguments, _streets),
+    "training": SubVerb(
+        "time training steps and the rendering of streets", _training_arguments, _training
+    ),
     "precision": SubVerb(
         "compare bfloat16 with float32 on held-back streets", _precision_arguments, _precision
     ),

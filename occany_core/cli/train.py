@@ -1,81 +1,155 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`occany train`: weights from scratch on synthetic streets, resumable."""
+"""`occany train`: weights from scratch or from others, resumable, on one device or many."""
 
 import argparse
+import dataclasses
 import logging
-from collections.abc import Iterator
+import math
+import os
 from pathlib import Path
 
 import torch
 
-from occany_core.checkpoints import save_model
-from occany_core.network import tiny
-from occany_core.synthetic.samples import Sample, training_sample
-from occany_core.training import recipe
+from occany_core.checkpoints import load_model, save_model
+from occany_core.checkpoints.store import choose_device
+from occany_core.errors import ConfigError
+from occany_core.network import OccAnyNetwork
 from occany_core.training.loop import Training
-from occany_core.training.pack import (
-    RENDER_HEIGHT,
-    RENDER_WIDTH,
-    load_pack,
-    pack_samples,
-    shard_folders,
-)
+from occany_core.training.overrides import with_overrides
+from occany_core.training.ranks import joined, whole_weights
+from occany_core.training.recipe import Recipe
+from occany_core.training.recipes import RECIPES
+from occany_core.training.supply import SupplyPlan, supplied
 
 NAME = "train"
-HELP = "train the tiny network on synthetic streets"
-EXAMPLE = "occany train tiny -o runs/tiny --worlds 2400 --minutes 79 20"
+HELP = "train a network; the same command again goes on"
+EXAMPLE = "occany train tiny -o runs/tiny"
 
-PICTURE_HEIGHT, PICTURE_WIDTH = 80, 144
+SPARE_CORES = 2
+"""Left to training while streets are rendered beside it."""
+WORLDS_READY, WORLDS_RENDERED = 6000, 2400
+"""Streets held ready where rendering goes on, and rendered before where it does not."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
-    parser.add_argument("recipe", choices=["tiny"], help="what to train")
+    parser.add_argument("recipe", choices=list(RECIPES), help="what to train")
     parser.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        required=True,
+        "-o", "--out", type=Path, required=True, metavar="DIR",
         help="folder of the run; an interrupted run goes on",
-    )
-    parser.add_argument("--worlds", type=int, default=2400, help="synthetic worlds to render")
+    )  # fmt: skip
     parser.add_argument(
-        "--minutes",
-        type=float,
-        nargs=2,
-        default=(79.0, 20.0),
-        metavar=("RECONSTRUCTION", "RENDERING"),
-        help="time of the two stages",
-    )
+        "--data", default="synth", metavar="synth|DIR",
+        help="synth renders streets; a folder of shards with held_back/ is used as it is",
+    )  # fmt: skip
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[],
+        help="one value of the recipe; may be repeated (--set stages.0.minutes=5)",
+    )  # fmt: skip
+    parser.add_argument("--init", help="weights to start from: 'default' or a .safetensors file")
+    parser.add_argument("--steps", type=int, help="optimiser steps of every stage, for short runs")
+    parser.add_argument(
+        "--stop-after", type=float, default=math.inf, metavar="MINUTES",
+        help="save and stop; the same command goes on",
+    )  # fmt: skip
+    _add_machine_arguments(parser)
+
+
+def _add_machine_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--render-workers", type=int, metavar="N",
+        help="processes that render during training; by default all cores but "
+        f"{SPARE_CORES} beside a GPU, and none beside a CPU, where streets are rendered first",
+    )  # fmt: skip
+    parser.add_argument(
+        "--worlds", type=int,
+        help=f"streets held ready; by default {WORLDS_READY} where rendering goes on, and "
+        f"{WORLDS_RENDERED} where it does not",
+    )  # fmt: skip
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--shard", action="store_true",
+        help="with torchrun: spread the weights over the processes (FSDP2)",
+    )  # fmt: skip
     parser.add_argument(
         "--threads", type=int, default=0, help="CPU threads; 0 leaves PyTorch's choice"
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Render missing worlds, train to the end, write the weights with their card."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    """Render what is missing, train, and write the weights with their card at the end.
+
+    Raises:
+        ConfigError: A value of the recipe or an option that cannot be.
+        InputError: Data that cannot be used, or too many faults.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    streets = arguments.out / "streets"
-    if not any(shard_folders(streets)):
-        print(f"rendering {arguments.worlds} worlds into {streets} ...", flush=True)
-        pack_samples(_samples(arguments.worlds), PICTURE_HEIGHT, PICTURE_WIDTH, streets)
-    plan = recipe.tiny(*arguments.minutes)
-    training = Training(tiny(), plan, load_pack(streets), arguments.out)
-    network = training.run()
-    path = arguments.out / "tiny.safetensors"
-    card = {"name": "tiny", "licence": "Apache-2.0", "training": training.summary()}
+    torch.set_float32_matmul_precision("high")
+    recipe = _recipe(arguments)
+    device = choose_device(arguments.device)
+    weights = None
+    if arguments.init:
+        weights = load_model(arguments.init, "cpu").network.state_dict()
+    with joined(device, "shard" if arguments.shard else "replicate") as ranks:
+        say = _say if ranks.is_first else _keep_quiet
+        with supplied(_plan(arguments, device), recipe, ranks, say) as supply:
+            training = Training(recipe, supply, arguments.out, ranks, weights=weights)
+            training.run(60 * arguments.stop_after, say)
+        final = whole_weights(training.network)
+        if ranks.is_first and training.is_finished:
+            _write(final, training, arguments.out / f"{recipe.name}.safetensors")
+        elif ranks.is_first:
+            print(f"\nstopped at step {training.progress.steps}; the same command goes on")
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    recipe = with_overrides(RECIPES[arguments.recipe](), arguments.set)
+    if arguments.steps is None:
+        return recipe
+    stages = tuple(dataclasses.replace(s, steps=arguments.steps) for s in recipe.stages)
+    return dataclasses.replace(recipe, stages=stages)
+
+
+def _plan(arguments: argparse.Namespace, device: torch.device) -> SupplyPlan:
+    """Say where samples come from.
+
+    Raises:
+        ConfigError: A number that cannot be.
+    """
+    if arguments.data != "synth":
+        return SupplyPlan(folder=Path(arguments.data), renders=False)
+    cores = os.cpu_count() or 1
+    workers = arguments.render_workers
+    if workers is None:
+        workers = max(cores - SPARE_CORES, 1) if device.type == "cuda" else 0
+    worlds = arguments.worlds or (WORLDS_READY if workers else WORLDS_RENDERED)
+    if workers < 0 or worlds < 1:
+        raise ConfigError(
+            f"--render-workers is {workers} and --worlds {worlds}; the first must not be "
+            "negative, the second at least 1"
+        )
+    return SupplyPlan(
+        folder=arguments.out / "streets",
+        worlds=worlds,
+        workers=workers,
+        helpers=workers or (cores if cores > 1 else 0),
+    )
+
+
+def _write(weights: dict[str, torch.Tensor], training: Training, path: Path) -> None:
+    network = OccAnyNetwork(training.recipe.network)
+    network.load_state_dict(weights)
+    summary = training.summary()
+    card = {"name": training.recipe.name, "licence": "Apache-2.0", "training": summary}
     save_model(network, card, path, half=True)
-    print(f"wrote {path}; try `occany evaluate synthocc --model {path}`")
+    print(f"\nwrote {path}; try `occany evaluate synthocc --model {path}`")
 
 
-def _samples(worlds: int) -> Iterator[Sample]:
-    """Render worlds one after the other, with a progress line; blocked rigs are left out."""
-    for seed in range(worlds):
-        sample = training_sample(seed, RENDER_WIDTH, RENDER_HEIGHT)
-        if sample is not None:
-            yield sample
-        if seed % 20 == 19:
-            print(f"\r{seed + 1} of {worlds} worlds", end="", flush=True)
-    print()
+def _say(line: str) -> None:
+    print(f"\r{line:<110}", end="", flush=True)
+
+
+def _keep_quiet(line: str) -> None:
+    del line

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches: which views are observed together, and their targets in the reference frame.
+"""Batches: pictures and targets of scenes, made on the device where training runs.
 
-`B` scenes, `V` observed views, `R` rendered (novel) views, h w depth blocks. Points in metres.
+`B` scenes, `V` observed views, `R` rendered (novel) views, h w depth blocks. Points in metres. The
+reference frame is the camera frame of the first observed view.
 """
 
 from dataclasses import dataclass
@@ -12,19 +13,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from occany_core import rigid
-from occany_core.training.pack import Pack
+from occany_core.training.pool import Pool
+from occany_core.training.recipe import Draw, Recipe, Stage
+from occany_core.training.views import choose_views, num_pictures
 
-SURROUND = [0, 1, 2, 3, 4, 5]
-SURROUND_LATER = [6, 7, 8, 9, 10, 11]
-FRONT = [0, 6, 12, 13, 14]
-NOVEL_AROUND_SURROUND = range(15, 27)
-NOVEL_AROUND_FRONT = range(27, 33)
-NOVEL_PER_CAMERA = 2
-SURROUND_WORLD_WEIGHT = 0.0
-"""Where the cameras of a rig look is hard to guess and drowned the depth in this budget; rigs come
-with calibration."""
-MAX_DEPTH = 80.0
-"""Targets beyond are not supervised [m]."""
+LEAST_DEPTH = 0.3
+"""Nearer surfaces are not compared [m]."""
 
 
 @dataclass(frozen=True)
@@ -34,122 +28,205 @@ class Targets:
     points_world: Float[Tensor, "B V h w 3"]
     points_cam: Float[Tensor, "B V h w 3"]
     valid: Bool[Tensor, "B V h w"]
-    """A surface was hit within `MAX_DEPTH`."""
+    """A surface was hit within the range that is compared."""
     sky: Bool[Tensor, "B V h w"]
     """Nothing was hit."""
+    world_from_cam: Float[Tensor, "B V 4 4"]
+    focal_px: Float[Tensor, "B V"]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Observed views with targets, and novel views with poses and targets."""
+    """Observed views with targets, and views to be rendered."""
 
     images: Float[Tensor, "B V 3 H W"]
-    world_weight: float
-    """Weight of errors in the reference frame."""
+    is_rig: bool
+    """The views are those of a rig at one instant."""
     is_calibrated: bool
     """Whether rendering starts from points on true rays and poses."""
     observed: Targets
-    observed_world_from_cam: Float[Tensor, "B V 4 4"]
-    focal_px: Float[Tensor, "B V"]
     novel: Targets | None
-    novel_world_from_cam: Float[Tensor, "B R 4 4"] | None
-    novel_focal_px: Float[Tensor, "B R"] | None
+    novel_images: Float[Tensor, "B R 3 H W"] | None
+    """Of held-out views; nobody photographed the others."""
+    samples: tuple[int, ...]
+    """Places in the pool, to name in messages."""
+
+    @property
+    def num_views(self) -> int:
+        """Views that are compared."""
+        return (
+            self.observed.valid.shape[:2].numel()
+            if self.novel is None
+            else (self.novel.valid.shape[:2].numel())
+        )
 
 
-def _choose_views(kind: str, num_views: int, rng: np.random.Generator) -> list[int]:
-    """Return pack indices of the observed views; the first is the reference."""
-    if kind == "single":
-        return [int(rng.integers(15))]
-    if kind == "surround":
-        return list(SURROUND if rng.random() < 0.5 else SURROUND_LATER)
-    start = int(rng.integers(len(FRONT) - num_views + 1))
-    return FRONT[start : start + num_views]
+@dataclass(frozen=True)
+class Turn:
+    """Which batch is wanted. It fixes all random draws, so a run can go on anywhere."""
+
+    stage_index: int
+    number: int
+    """Batches drawn before in this stage, accumulated ones included."""
+    passed: float
+    """Share of the stage that is over."""
+    rank: int = 0
+    ranks: int = 1
 
 
 class BatchSampler:
-    """Draws batches from a pack; all its randomness comes from one seeded generator."""
+    """Draws batches from a pool. Several processes share one draw and take a part each."""
 
-    def __init__(self, pack: Pack, seed: int) -> None:
-        self.pack = pack
-        self.rng = np.random.default_rng(seed)
+    def __init__(self, pool: Pool, recipe: Recipe, device: torch.device) -> None:
+        self.pool, self.recipe, self.device = pool, recipe, device
 
-    def draw(self, kind: str, scenes: int, num_views: int, num_novel: int = 0) -> Batch:
-        """Draw one batch.
+    def draw(self, turn: Turn) -> Batch:
+        """Draw the batch of a turn."""
+        stage = self.recipe.stages[turn.stage_index]
+        rng = np.random.default_rng((self.recipe.seed, turn.stage_index, turn.number))
+        phases = stage.phases
+        phase = next((one for one in phases if turn.passed < one.until), phases[-1])
+        weights = np.array([draw.weight for draw in phase.draws])
+        draw = phase.draws[rng.choice(len(weights), p=weights / weights.sum())]
+        return self.draw_kind(draw, stage, rng, (turn.rank, turn.ranks))
+
+    def draw_kind(
+        self,
+        draw: Draw,
+        stage: Stage,
+        rng: np.random.Generator,
+        share: tuple[int, int] = (0, 1),
+    ) -> Batch:
+        """Draw a batch of one kind.
 
         Args:
-            kind: `single` (any camera), `sequence` (front camera) or `surround` (whole rig).
-            scenes: Number of scenes B.
-            num_views: Observed views of a sequence; fixed for the other kinds.
-            num_novel: Novel views R around the observed ones; 0 for none.
+            draw: The kind.
+            stage: Says what is rendered.
+            rng: All processes must hand in equal ones.
+            share: This process and the number of processes.
         """
-        picks = self.rng.integers(len(self.pack), size=scenes)
-        observed = [_choose_views(kind, num_views, self.rng) for _ in picks]
-        novel = []
-        if num_novel:
-            observed, novel = self._with_novel(kind, observed, num_novel)
-        mirror = torch.from_numpy(self.rng.random(scenes) < 0.5)
-        reference = torch.from_numpy(
-            self.pack.reference_from_cam[picks, [views[0] for views in observed]]
+        rank, ranks = share
+        count = num_pictures(draw, rng)
+        novel = stage.num_novel if stage.novel == "nearby" else 0
+        scenes = max(self.recipe.views_per_step // (count + novel), 1)
+        chosen = choose_views(draw, stage, scenes * ranks, count, rng)
+        picks = rng.integers(len(self.pool), size=scenes * ranks)
+        changes = _Changes.draw(rng, scenes * ranks)
+        is_calibrated = draw.kind == "surround" or bool(rng.random() < 0.5)
+        mine = slice(rank * scenes, (rank + 1) * scenes)
+        observed, novel_views = chosen.observed[mine], chosen.novel[mine]
+        self.pool.used_views += observed.size * ranks
+        return self._batch(
+            picks[mine], observed, novel_views, changes.part(mine), draw, is_calibrated
         )
-        rgb = self.pack.rgb[picks[:, None], np.array(observed)]
-        images = _mirrored(self._augmented(torch.from_numpy(rgb)), mirror, axis=-1)
-        targets, poses, focal = self._targets(picks, observed, reference, mirror)
-        novel_parts = self._targets(picks, novel, reference, mirror) if num_novel else (None,) * 3
-        is_rig = kind == "surround"
-        weight = SURROUND_WORLD_WEIGHT if is_rig else 1.0
-        is_calibrated = is_rig or self.rng.random() < 0.5
-        return Batch(images, weight, is_calibrated, targets, poses, focal, *novel_parts)
 
-    def _with_novel(
-        self, kind: str, observed: list[list[int]], num_novel: int
-    ) -> tuple[list[list[int]], list[list[int]]]:
-        """Choose novel views near the observed ones; a single view has `NOVEL_PER_CAMERA`."""
-        if kind == "sequence":
-            around = [NOVEL_AROUND_FRONT] * len(observed)
-        elif kind == "surround":
-            observed = [list(SURROUND) for _ in observed]
-            around = [NOVEL_AROUND_SURROUND] * len(observed)
-        else:
-            observed = [[int(self.rng.integers(len(SURROUND)))] for _ in observed]
-            around = [NOVEL_AROUND_SURROUND[camera :: len(SURROUND)] for (camera,) in observed]
-            num_novel = NOVEL_PER_CAMERA
-        novel = [list(self.rng.choice(near, num_novel, replace=False)) for near in around]
-        return observed, novel
+    def _batch(
+        self,
+        picks: np.ndarray,
+        observed: np.ndarray,
+        novel: np.ndarray,
+        changes: "_Changes",
+        draw: Draw,
+        is_calibrated: bool,
+    ) -> Batch:
+        samples = torch.from_numpy(picks)
+        changes = changes.to(self.device)
+        reference = self._take("reference_from_cam", samples, torch.from_numpy(observed[:, :1]))
+        seen, unseen = torch.from_numpy(observed), torch.from_numpy(novel)
+        pictures = self.pool.parts["rgb"].shape[1]
+        has_pictures = novel.size > 0 and novel.max() < pictures
+        return Batch(
+            images=changes.pictures(self._take("rgb", samples, seen)),
+            is_rig=draw.kind == "surround",
+            is_calibrated=is_calibrated,
+            observed=self._targets(samples, seen, reference, changes),
+            novel=self._targets(samples, unseen, reference, changes) if novel.size else None,
+            novel_images=(
+                changes.pictures(self._take("rgb", samples, unseen)) if has_pictures else None
+            ),
+            samples=tuple(picks.tolist()),
+        )
 
-    def _augmented(self, rgb: Tensor) -> Float[Tensor, "B V 3 H W"]:
-        """Scale to [-1, 1] after a random gain, contrast and tint per scene."""
-        images = rgb.permute(0, 1, 4, 2, 3).float() / 255
-        scenes = len(images)
-        gain = torch.from_numpy(self.rng.uniform(0.7, 1.3, (scenes, 1, 1, 1, 1))).float()
-        tint = torch.from_numpy(self.rng.uniform(0.93, 1.07, (scenes, 1, 3, 1, 1))).float()
-        gamma = torch.from_numpy(self.rng.uniform(0.8, 1.25, (scenes, 1, 1, 1, 1))).float()
-        return (images * gain * tint).clamp(0, 1) ** gamma * 2 - 1
+    def _take(self, name: str, samples: Tensor, views: Tensor) -> Tensor:
+        taken = self.pool.take(name, samples, views)
+        if taken.device.type == "cpu" and self.device.type == "cuda":
+            taken = taken.pin_memory()
+        return taken.to(self.device, non_blocking=True)
 
     def _targets(
-        self, picks: np.ndarray, views: list[list[int]], reference: Tensor, mirror: Tensor
-    ) -> tuple[Targets, Tensor, Tensor]:
-        where = (picks[:, None], np.array(views))
-        depth = torch.from_numpy(self.pack.depth[where]).float()
-        rays = torch.from_numpy(self.pack.rays[where]).float()
-        world_from_cam = rigid.invert(reference)[:, None] @ torch.from_numpy(
-            self.pack.reference_from_cam[where]
+        self, samples: Tensor, views: Tensor, reference: Tensor, changes: "_Changes"
+    ) -> Targets:
+        depth = self._take("depth", samples, views).float()
+        rays = self._take("rays", samples, views).float()
+        poses = rigid.invert(reference) @ self._take("reference_from_cam", samples, views)
+        points = changes.points(points_on_rays(rays, depth))
+        poses, depth = changes.poses(poses), changes.maps(depth)
+        world = rigid.apply(poses, points.flatten(2, 3)).view_as(points)
+        return Targets(
+            points_world=world,
+            points_cam=points,
+            valid=(depth > LEAST_DEPTH) & (depth < self.recipe.most_depth),
+            sky=depth == 0,
+            world_from_cam=poses,
+            focal_px=self._take("focal_px", samples, views),
         )
-        points = torch.cat((rays, torch.ones_like(rays[..., :1])), dim=-1) * depth[..., None]
-        flip = torch.where(mirror, -1.0, 1.0)
-        points = _mirrored(points, mirror, axis=-2)
-        points[..., 0] *= flip[:, None, None, None]
-        # Mirroring x in both frames: S T S with S = diag(-1, 1, 1, 1).
-        sign = torch.ones(len(picks), 4)
-        sign[:, 0] = flip
-        world_from_cam = sign[:, None, :, None] * world_from_cam * sign[:, None, None, :]
-        world = rigid.apply(world_from_cam, points.flatten(2, 3)).view_as(points)
-        depth = _mirrored(depth, mirror, axis=-1)
-        valid = (depth > 0.3) & (depth < MAX_DEPTH)
-        focal = torch.from_numpy(self.pack.focal_px[where])
-        return Targets(world, points, valid, depth == 0), world_from_cam, focal
 
 
-def _mirrored(maps: Tensor, mirror: Tensor, axis: int) -> Tensor:
-    """Flip one axis of the scenes marked by `mirror`."""
-    pick = mirror.view(-1, *(1,) * (maps.dim() - 1))
-    return torch.where(pick, maps.flip(axis), maps)
+def points_on_rays(
+    rays: Float[Tensor, "*batch 2"], depth: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch 3"]:
+    """Return camera-frame points [m] from x/z, y/z and depth along z [m]."""
+    return torch.cat((rays, torch.ones_like(rays[..., :1])), dim=-1) * depth[..., None]
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """Random changes of B scenes: colours, and mirroring left and right."""
+
+    mirror: Bool[Tensor, " B"]
+    gain: Float[Tensor, " B"]
+    tint: Float[Tensor, "B 3"]
+    gamma: Float[Tensor, " B"]
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, scenes: int) -> "_Changes":
+        return cls(
+            torch.from_numpy(rng.random(scenes) < 0.5),
+            torch.from_numpy(rng.uniform(0.7, 1.3, scenes)).float(),
+            torch.from_numpy(rng.uniform(0.93, 1.07, (scenes, 3))).float(),
+            torch.from_numpy(rng.uniform(0.8, 1.25, scenes)).float(),
+        )
+
+    def part(self, picked: slice) -> "_Changes":
+        return _Changes(*(value[picked] for value in vars(self).values()))
+
+    def to(self, device: torch.device) -> "_Changes":
+        return _Changes(*(value.to(device, non_blocking=True) for value in vars(self).values()))
+
+    def pictures(self, rgb: Tensor) -> Float[Tensor, "B V 3 H W"]:
+        """Scale uint8 (B, V, H, W, 3) to [-1, 1] after the changes."""
+        images = rgb.permute(0, 1, 4, 2, 3).float() / 255
+        gain = self.gain[:, None, None, None, None]
+        gamma = self.gamma[:, None, None, None, None]
+        images = (images * gain * self.tint[:, None, :, None, None]).clamp(0, 1) ** gamma
+        return self.maps(images * 2 - 1)
+
+    def maps(self, maps: Tensor) -> Tensor:
+        """Mirror maps whose last axis are columns."""
+        pick = self.mirror.view(-1, *(1,) * (maps.dim() - 1))
+        return torch.where(pick, maps.flip(-1), maps)
+
+    def _sign(self) -> Float[Tensor, " B"]:
+        return torch.where(self.mirror, -1.0, 1.0)
+
+    def points(self, points: Float[Tensor, "B V h w 3"]) -> Float[Tensor, "B V h w 3"]:
+        """Mirror points [m], and the maps that hold them."""
+        x, y, z = points.unbind(-1)
+        x = x * self._sign()[:, None, None, None]
+        return torch.stack([self.maps(axis) for axis in (x, y, z)], dim=-1)
+
+    def poses(self, poses: Float[Tensor, "B V 4 4"]) -> Float[Tensor, "B V 4 4"]:
+        """Mirror x in both frames: S T S with S = diag(-1, 1, 1, 1)."""
+        x = torch.ones(len(poses), 4, device=poses.device)
+        x[:, 0] = self._sign()
+        return x[:, None, :, None] * poses * x[:, None, None, :]

@@ -1,332 +1,355 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop: stages of a recipe over a pack, with checkpoints by time and resume.
+"""The training loop: stages of a recipe over a supply of samples, resumable at any moment.
 
-A run is a folder: `state.pt` (everything needed to go on), `log.jsonl` (scalars). Killing the
-process loses at most `CHECKPOINT_SECONDS` of work; starting it again goes on from there.
+A run is a folder: `state.pt` (everything needed to go on), `log.jsonl` and `pictures/`. Killing
+the process loses at most `CHECKPOINT_SECONDS` of work and the time to write the file; starting it
+again goes on from there. With lengths in steps and data that does not change, an interrupted run
+equals an uninterrupted one.
 """
 
-import copy
 import dataclasses
-import json
 import logging
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-from occany_core import camera, rigid
-from occany_core.network import NetworkConfig, OccAnyNetwork, RawMaps
-from occany_core.network.heads import Heads, log_points
-from occany_core.projection import project_points, source_features
-from occany_core.training.batches import Batch, BatchSampler
-from occany_core.training.losses import PointLoss, depth_scores, point_loss
-from occany_core.training.pack import Pack
-from occany_core.training.recipe import Draw, Recipe, Stage
+from occany_core.errors import ConfigError
+from occany_core.network import OccAnyNetwork
+from occany_core.training import ranks as processes
+from occany_core.training.average import AveragedWeights
+from occany_core.training.batches import Batch, BatchSampler, Turn
+from occany_core.training.error_budget import ErrorBudget
+from occany_core.training.journal import Journal, progress_line
+from occany_core.training.learner import Learner, Teacher, Terms
+from occany_core.training.ranks import Ranks
+from occany_core.training.recipe import Recipe, Stage
+from occany_core.training.schedule import RateSchedule, parameter_groups
+from occany_core.training.start import (
+    centre_confidence,
+    compile_blocks,
+    copy_reconstruction,
+    has_prior,
+    learns,
+    set_prior,
+)
+from occany_core.training.state import (
+    Progress,
+    RunState,
+    read_state,
+    share_passed,
+    write_state,
+)
+from occany_core.training.supply import Supply
+from occany_core.training.validation import held_back_batches, score
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 60.0
-REPORT_SECONDS = 20.0
-VALIDATE_SECONDS = 240.0
-
-
-@dataclass
-class Progress:
-    """Where a run stands; saved with every checkpoint."""
-
-    stage: int = 0
-    stage_seconds: float = 0.0
-    steps: int = 0
-    views: int = 0
+REPORT_SECONDS = 10.0
+VALIDATE_SECONDS = 120.0
 
 
 class Training:
-    """One run of a recipe; `run` trains until the recipe's time is used up."""
+    """One run of a recipe.
 
-    def __init__(self, config: NetworkConfig, recipe: Recipe, pack: Pack, folder: Path) -> None:
-        torch.manual_seed(recipe.seed)
-        self.recipe, self.folder = recipe, folder
+    Args:
+        recipe: What to compute.
+        supply: Samples.
+        folder: Of the run; one that holds a state goes on from it.
+        ranks: The processes that take part; one by default, on the CPU.
+        teacher: Features for Segmentation Forcing.
+        weights: To start from, by name, instead of random ones; missing ones stay random.
+
+    Raises:
+        ConfigError: The folder belongs to another recipe, or a stage asks for what is not there.
+        CheckpointError: The state in the folder is damaged.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        supply: Supply,
+        folder: Path,
+        ranks: Ranks | None = None,
+        teacher: Teacher | None = None,
+        weights: dict[str, Tensor] | None = None,
+    ) -> None:
+        self.recipe, self.supply, self.folder, self.teacher = recipe, supply, folder, teacher
+        self.ranks = Ranks(torch.device("cpu")) if ranks is None else ranks
         folder.mkdir(parents=True, exist_ok=True)
-        held_back = recipe.validation_samples
-        self.sampler = BatchSampler(_part(pack, slice(0, len(pack) - held_back)), recipe.seed)
-        self.validation = _part(pack, slice(len(pack) - held_back, len(pack)))
-        self.network = OccAnyNetwork(config)
-        set_prior(self.network, self.sampler.pack)
-        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.sampler = BatchSampler(supply.pool, recipe, self.ranks.device)
+        self.journal = Journal(folder, is_silent=not self.ranks.is_first)
+        self.faults: ErrorBudget = supply.pool.budget
         self.progress = Progress()
-        self.optimizer: torch.optim.Optimizer | None = None
-        self._begin_stage()
+        torch.manual_seed(recipe.seed)
         if (folder / "state.pt").exists():
-            self._restore()
+            self._resume(read_state(folder / "state.pt"))
+            return
+        network = OccAnyNetwork(recipe.network)
+        if has_prior(network):
+            set_prior(network, supply.pool)
+        network.load_state_dict(network.state_dict() | (weights or {}))
+        self._open_stage(network, is_new=True)
+
+    # --- stages ---------------------------------------------------------------------------------
 
     @property
     def stage(self) -> Stage:
-        """The stage that is being trained."""
-        return self.recipe.stages[self.progress.stage]
+        """The stage that is being trained, or the last one of a finished run."""
+        return self.recipe.stages[min(self.progress.stage, len(self.recipe.stages) - 1)]
 
-    def run(self) -> OccAnyNetwork:
-        """Train to the end of the recipe and return the averaged network."""
-        last_report = last_save = last_validation = time.monotonic()
-        while self.progress.stage < len(self.recipe.stages):
-            started = time.monotonic()
-            loss = self._step()
-            now = time.monotonic()
-            self.progress.stage_seconds += now - started
-            if now - last_report > REPORT_SECONDS:
-                last_report = now
-                self._report(loss)
-            if now - last_validation > VALIDATE_SECONDS:
-                last_validation = now
-                self._log({"validation": self.validate()})
-            if now - last_save > CHECKPOINT_SECONDS:
-                last_save = now
-                self.save()
-            if self.progress.stage_seconds >= 60 * self.stage.minutes:
-                self._log({"validation": self.validate()})
+    @property
+    def is_finished(self) -> bool:
+        """Whether all stages are over."""
+        return self.progress.stage == len(self.recipe.stages)
+
+    @property
+    def passed(self) -> float:
+        """Share of the stage that is over."""
+        return share_passed(self.stage, self.progress)
+
+    def _open_stage(self, network: OccAnyNetwork, *, is_new: bool) -> None:
+        """Freeze what the stage leaves alone, spread the rest, and make its optimiser."""
+        stage, device = self.stage, self.ranks.device
+        network = network.to(device)
+        if is_new and stage.renders and not self.is_finished:
+            network.eval()
+            if has_prior(network):
+                seen = replace(stage, novel="none")
+                batches = held_back_batches(self.supply.held_back, self.recipe, seen, device)
+                centre_confidence(network, [batch for _, batch in batches])
+            copy_reconstruction(network)
+        processes.agree_on_weights(network, self.ranks)
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(learns(name, stage, self.recipe.objective))
+        self.network = network
+        learner = Learner(network, self.recipe, stage, self.teacher)
+        if self.recipe.compile:
+            compile_blocks(network)
+        self.wrapped = processes.spread(learner, self.ranks)
+        self.average = AveragedWeights(network, self.recipe.optimiser.average)
+        self.optimizer = self._optimizer()
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        settings = self.recipe.optimiser
+        trained = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+        if not trained:
+            raise ConfigError(
+                f"stage {self.stage.name} trains nothing; trained: {self.stage.trained}"
+            )
+        groups = [
+            {"params": [trained[name] for name in group.names], "weight_decay": group.weight_decay}
+            for group in parameter_groups(trained, settings.weight_decay)
+        ]
+        fused = self.ranks.device.type == "cuda"
+        return torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, fused=fused)
+
+    def _finish_stage(self) -> None:
+        """Go on from the averaged weights of the finished stage."""
+        with self.average.in_use():
+            weights = processes.whole_weights(self.network)
+        done = self.progress
+        self.progress = replace(done, stage=done.stage + 1, stage_steps=0, stage_seconds=0.0)
+        self._rebuild(weights, is_new=True)
+
+    def _rebuild(self, weights: dict[str, Tensor], *, is_new: bool) -> None:
+        network = OccAnyNetwork(self.recipe.network)
+        network.load_state_dict(weights)
+        self._open_stage(network, is_new=is_new)
+
+    # --- the loop -------------------------------------------------------------------------------
+
+    def run(
+        self,
+        stop_after: float = math.inf,
+        tell: Callable[[str], None] = logger.info,
+    ) -> None:
+        """Train to the end of the recipe, or for some time; the state is saved either way.
+
+        Args:
+            stop_after: Seconds after which to stop and save.
+            tell: Takes a line about the progress every few seconds.
+
+        Raises:
+            InputError: More faults than the recipe allows.
+        """
+        started = time.monotonic()
+        report, save, validate = map(
+            _Alarm, (REPORT_SECONDS, CHECKPOINT_SECONDS, VALIDATE_SECONDS)
+        )
+        while not self.is_finished:
+            terms = self.step()
+            now = self.ranks.from_first(time.monotonic() - started)
+            is_over = self.passed >= 1
+            if report.rings(now) or is_over:
+                self._report(tell, terms)
+            if validate.rings(now) or is_over:
+                self.validate()
+            if is_over:
                 self._finish_stage()
+            if save.rings(now) or is_over:
                 self.save()
-        return self.average
+            if now > stop_after:
+                self.save()
+                return
+
+    def step(self) -> Terms:
+        """Take one optimiser step; one without a finite gradient changes nothing and is counted.
+
+        Raises:
+            InputError: More faults than the recipe allows.
+        """
+        started = time.perf_counter()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        self.wrapped.train()
+        accumulated = self.recipe.optimiser.accumulation
+        for part in range(accumulated):
+            batch = self._next_batch(part)
+            with processes.gradients_shared(self.wrapped, share=part == accumulated - 1):
+                terms = self.wrapped(batch)
+                (terms.total / accumulated).backward()
+            self.progress.views += batch.num_views * self.ranks.count
+        norm = self._clip()
+        self.progress.steps += 1
+        self.progress.stage_steps += 1
+        if math.isfinite(norm):
+            self.optimizer.step()
+            self.average.update(self.progress.stage_steps)
+        else:
+            where = ", ".join(map(str, batch.samples))
+            self.faults.spend(f"step {self.progress.steps}: gradient {norm}; samples {where}")
+        self.optimizer.zero_grad(set_to_none=True)
+        passed = self.ranks.from_first(time.perf_counter() - started)
+        self.progress.seconds += passed
+        self.progress.stage_seconds += passed
+        return terms
+
+    def _next_batch(self, part: int) -> Batch:
+        started = time.perf_counter()
+        self.supply.refresh(self.recipe.reuse)
+        number = self.progress.stage_steps * self.recipe.optimiser.accumulation + part
+        ranks = self.ranks
+        turn = Turn(self.progress.stage, number, self.passed, ranks.index, ranks.count)
+        batch = self.sampler.draw(turn)
+        self.progress.data_seconds += time.perf_counter() - started
+        return batch
+
+    def _clip(self) -> float:
+        """Limit the gradients and return their norm before."""
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        norm = nn.utils.clip_grad_norm_(trained, self.recipe.optimiser.clip or math.inf)
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
+    def rate(self) -> float:
+        """Return the learning rate of the next step."""
+        settings = self.recipe.optimiser
+        schedule = RateSchedule(
+            highest=self.stage.peak_rate,
+            lowest=min(settings.lowest_rate, self.stage.peak_rate),
+            warmup_epochs=settings.warmup,
+            epochs=1.0,
+        )
+        return schedule.rate(self.passed)
+
+    # --- what is said about it ------------------------------------------------------------------
+
+    def validate(self) -> dict[str, float]:
+        """Score the averaged weights on the held-back samples, and write scores and pictures."""
+        batches = held_back_batches(
+            self.supply.held_back, self.recipe, self.stage, self.ranks.device
+        )
+        with self.average.in_use():
+            found = score(self.wrapped, batches)
+        name, step = self.stage.name, self.progress.steps
+        self.journal.scalars(
+            step, {"stage": name} | {f"validation/{k}": v for k, v in found.values.items()}
+        )
+        for kind, sheet in found.sheets.items():
+            self.journal.picture(step, f"{name}_{kind}", sheet)
+        return found.values
+
+    def _report(self, tell: Callable[[str], None], terms: Terms) -> None:
+        pool = self.supply.pool
+        losses = {n: round(v.item(), 5) for n, v in terms._asdict().items() if n != "depth"}
+        numbers = {"rate": self.rate(), "reuse": pool.reuse, "faults": self.faults.spent}
+        self.journal.scalars(
+            self.progress.steps,
+            {"stage": self.stage.name, **losses, **vars(self.progress), **numbers},
+        )
+        data = f"{len(pool)} worlds used {pool.reuse:.1f} times"
+        tell(f"{progress_line(self.recipe, self.progress)}, loss {losses['total']:.3f}, {data}")
 
     def summary(self) -> dict:
         """Return what a card says about this run."""
         return {
             "recipe": dataclasses.asdict(self.recipe),
             "data": "procedural streets only; no real picture was seen",
-            "training_worlds": len(self.sampler.pack),
             "steps": self.progress.steps,
             "views": self.progress.views,
+            "rendered_views": self.supply.pool.added_views,
+            "seconds": round(self.progress.seconds, 1),
+            "processes": self.ranks.count,
+            "faults": self.faults.spent,
         }
 
-    def _begin_stage(self) -> None:
-        """Freeze what the stage leaves alone; rendering starts from the reconstruction."""
-        renders = self.stage.num_novel > 0
-        novel = ("novel_view_encoder.", "novel_view_decoder.", "novel_view_heads.")
-        if renders and self.progress.stage_seconds == 0:
-            centre_confidence(self.network, self.validation)
-            _copy_matching(self.network.decoder, self.network.novel_view_decoder)
-            _copy_matching(self.network.heads, self.network.novel_view_heads)
-            self.average.load_state_dict(self.network.state_dict())
-        for name, parameter in self.network.named_parameters():
-            parameter.requires_grad_(name.startswith(novel) == renders)
-        trained = [p for p in self.network.parameters() if p.requires_grad]
-        groups = [
-            {
-                "params": [p for p in trained if p.dim() > 1],
-                "weight_decay": self.recipe.weight_decay,
-            },
-            {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95))
-        self._stage_steps = 0
-
-    def _finish_stage(self) -> None:
-        """Go on from the averaged weights of the finished stage."""
-        self.network.load_state_dict(self.average.state_dict())
-        self.progress = replace(self.progress, stage=self.progress.stage + 1, stage_seconds=0.0)
-        if self.progress.stage < len(self.recipe.stages):
-            self._begin_stage()
-
-    def _rate(self) -> float:
-        passed = min(self.progress.stage_seconds / (60 * self.stage.minutes), 1.0)
-        warm = min((self._stage_steps + 1) / self.recipe.warmup_steps, 1.0)
-        return self.stage.peak_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * passed)))
-
-    def _draw(self) -> Batch:
-        passed = self.progress.stage_seconds / (60 * self.stage.minutes)
-        phases = self.stage.phases
-        phase = next((phase for phase in phases if passed < phase.until), phases[-1])
-        weights = np.array([draw.weight for draw in phase.draws])
-        draw: Draw = phase.draws[self.sampler.rng.choice(len(weights), p=weights / weights.sum())]
-        scenes = max(self.recipe.views_per_step // (draw.num_views + self.stage.num_novel), 1)
-        return self.sampler.draw(draw.kind, scenes, draw.num_views, self.stage.num_novel)
-
-    def _step(self) -> PointLoss:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate()
-        self.network.train()
-        batch = self._draw()
-        if self.stage.num_novel:
-            raw, targets = rendering_maps(self.network, batch), batch.novel
-        else:
-            raw, targets = reconstruction_maps(self.network, batch), batch.observed
-        loss = point_loss(raw, targets, self.recipe.alpha, batch.world_weight)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
-        trained = [p for p in self.network.parameters() if p.requires_grad]
-        norm = nn.utils.clip_grad_norm_(trained, self.recipe.clip)
-        if torch.isfinite(norm):
-            self.optimizer.step()
-        self._stage_steps += 1
-        self.progress.steps += 1
-        self.progress.views += raw.shape[0] * raw.shape[1]
-        self._average_weights()
-        return loss
-
-    @torch.no_grad()
-    def _average_weights(self) -> None:
-        decay = min(self.recipe.ema, (1 + self._stage_steps) / (10 + self._stage_steps))
-        pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
-        for slow, fast in pairs:
-            if fast.requires_grad:
-                slow.lerp_(fast, 1 - decay)
-
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Score the averaged weights on the held-back samples."""
-        sampler = BatchSampler(self.validation, seed=1)
-        scores: dict[str, float] = {}
-        for kind, views in (("single", 1), ("surround", 6), ("sequence", 5)):
-            novel = self.stage.num_novel
-            batches = [sampler.draw(kind, max(24 // views, 4), views, novel) for _ in range(2)]
-            found = torch.stack([self._score(batch) for batch in batches]).mean(dim=0)
-            names = ("abs_rel", "within_1.25", "world_log_error")
-            scores |= {
-                f"{kind}_{name}": round(float(value), 4)
-                for name, value in zip(names, found, strict=True)
-            }
-        return scores
-
-    def _score(self, batch: Batch) -> Tensor:
-        if self.stage.num_novel:
-            raw, targets = rendering_maps(self.average, batch), batch.novel
-        else:
-            raw, targets = reconstruction_maps(self.average, batch), batch.observed
-        loss = point_loss(raw, targets, self.recipe.alpha)
-        return torch.stack((*depth_scores(raw, targets), loss.world_error))
-
-    def _report(self, loss: PointLoss) -> None:
-        stage, done = self.stage, self.progress
-        left = stage.minutes - done.stage_seconds / 60
-        left += sum(later.minutes for later in self.recipe.stages[done.stage + 1 :])
-        logger.info(
-            "%s step %d, %d views, loss %.3f, world %.3f, camera %.3f, %.1f min left",
-            stage.name, done.steps, done.views, float(loss.total), loss.world_error,
-            loss.camera_error, left,
-        )  # fmt: skip
-        self._log({"loss": float(loss.total), "camera_error": float(loss.camera_error)})
-
-    def _log(self, values: dict) -> None:
-        entry = {"stage": self.stage.name, **vars(self.progress)} | values
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-        if "validation" in values:
-            logger.info("validation %s", values["validation"])
+    # --- saving and going on --------------------------------------------------------------------
 
     def save(self) -> None:
         """Write everything needed to go on; the old state survives an interruption."""
-        state = {
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "progress": vars(self.progress),
-            "stage_steps": self._stage_steps,
-            "sampler": self.sampler.rng.bit_generator.state,
-        }
-        unfinished = self.folder / "state.tmp"
-        torch.save(state, unfinished)
-        unfinished.rename(self.folder / "state.pt")
+        is_cuda = self.ranks.device.type == "cuda"
+        begun = self.progress.stage_steps > 0
+        state = RunState(
+            recipe=self.recipe.name,
+            progress=self.progress,
+            weights=processes.whole_weights(self.network),
+            average=processes.whole(self.average.values) if begun else {},
+            optimiser=processes.optimiser_state(self.network, self.optimizer) if begun else None,
+            used_views=self.supply.pool.used_views,
+            added_views=self.supply.pool.added_views,
+            faults=self.faults.spent,
+            torch_random=torch.get_rng_state(),
+            device_random=torch.cuda.get_rng_state() if is_cuda else None,
+        )
+        if self.ranks.is_first:
+            write_state(state, self.folder / "state.pt")
+        self.ranks.wait()
 
-    def _restore(self) -> None:
-        state = torch.load(self.folder / "state.pt", weights_only=True)
-        self.progress = Progress(**state["progress"])
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        if self.progress.stage < len(self.recipe.stages):
-            self._begin_stage()
-            # `_begin_stage` may have copied weights for a stage that had just begun.
-            self.network.load_state_dict(state["network"])
-            self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        self._stage_steps = state["stage_steps"]
-        self.sampler.rng.bit_generator.state = state["sampler"]
+    def _resume(self, state: RunState) -> None:
+        if state.recipe != self.recipe.name:
+            raise ConfigError(
+                f"{self.folder} holds a run of the recipe {state.recipe}, not {self.recipe.name}; "
+                "choose another folder"
+            )
+        self.progress = state.progress
+        self._rebuild(state.weights, is_new=False)
+        if state.optimiser is not None:
+            self.average.restore(state.average)
+            processes.restore_optimiser(self.network, self.optimizer, state.optimiser)
+        self.supply.pool.used_views = state.used_views
+        self.supply.pool.added_views = state.added_views
+        self.faults.spent = state.faults
+        torch.set_rng_state(state.torch_random)
+        if state.device_random is not None and self.ranks.device.type == "cuda":
+            torch.cuda.set_rng_state(state.device_random)
         logger.info("resumed at step %d", self.progress.steps)
 
 
-def _part(pack: Pack, picked: slice) -> Pack:
-    return Pack(**{name: array[picked] for name, array in vars(pack).items()})
+class _Alarm:
+    """Rings every so many seconds."""
 
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.rang = 0.0
 
-def _copy_matching(source: nn.Module, target: nn.Module) -> None:
-    weights = {k: v for k, v in source.state_dict().items() if k in target.state_dict()}
-    target.load_state_dict(weights, strict=False)
-
-
-@torch.no_grad()
-def set_prior(network: OccAnyNetwork, pack: Pack, samples: int = 300) -> None:
-    """Set the mean-scene prior of the convolutional point heads from the pack's observed views."""
-    views = pack.rgb.shape[1]
-    depth = torch.from_numpy(pack.depth[:samples, :views]).float()
-    rays = torch.from_numpy(pack.rays[:samples, :views]).float()
-    points = torch.cat((rays, torch.ones_like(rays[..., :1])), dim=-1) * depth[..., None]
-    hit = (depth > 0.3)[..., None]
-    count = hit.sum(dim=(0, 1))
-    mean = (log_points(points) * hit).sum(dim=(0, 1)) / count.clamp_min(1)
-    far = torch.cat((rays.mean(dim=(0, 1)), torch.ones_like(mean[..., :1])), dim=-1)
-    mean = torch.where(count < 20, log_points(60 * far), mean).permute(2, 0, 1)
-    both = torch.cat((mean, mean, torch.zeros_like(mean[:1])))[None]
-    for heads in (network.heads, network.novel_view_heads):
-        size = heads.points.prior.shape[-2:]
-        heads.points.prior.copy_(nn.functional.interpolate(both, size=size, mode="bilinear"))
-
-
-@torch.no_grad()
-def centre_confidence(network: OccAnyNetwork, pack: Pack) -> None:
-    """Shift the confidence logits so that the median confidence of observed surfaces is 2.
-
-    Only the order of confidences is learned; this makes thresholds mean the same for every run.
-    """
-    network.eval()
-    sampler = BatchSampler(pack, seed=2)
-    logits = []
-    for kind, num_views in (("single", 1), ("sequence", 5), ("surround", 6)):
-        batch = sampler.draw(kind, 24 // num_views, num_views)
-        logits.append(reconstruction_maps(network, batch)[:, :, 6][batch.observed.valid])
-    network.heads.points.prior[:, 6] -= torch.cat(logits).median()
-
-
-def _quarter_maps(
-    heads: Heads, features: Tensor, grid: tuple[int, int], finer: tuple[Tensor, ...]
-) -> Tensor:
-    """Run the point head up to 1/4 resolution: (B, V, T, D) features -> (B, V, 7, h, w)."""
-    sizes = features.shape[:2]
-    patches = features.flatten(0, 1)[:, 1:] + heads.point_token
-    maps = heads.points.quarter(patches, grid, [part.flatten(0, 1) for part in finer])
-    return maps.unflatten(0, sizes)
-
-
-def reconstruction_maps(network: OccAnyNetwork, batch: Batch) -> Tensor:
-    """Return raw maps (B, V, 7, h, w) of the observed views after the re-rendering pass."""
-    tokens = network.encode(batch.images)
-    memory = network.update_memory(tokens)
-    features = network.decoder.render(tokens.tokens, tokens.grid, memory)
-    return _quarter_maps(network.heads, features, tokens.grid, tokens.finer)
-
-
-def _calibrated_points(seen: RawMaps, batch: Batch) -> Tensor:
-    """Put predicted depths on true rays and poses, as the pipeline does for known rigs."""
-    height, width = seen.confidence.shape[-2:]
-    K = camera.pinhole(batch.focal_px, height, width)
-    points_cam = camera.backproject(K, seen.points_cam[..., 2].clamp_min(0))
-    poses = batch.observed_world_from_cam
-    return rigid.apply(poses, points_cam.flatten(2, 3)).view_as(points_cam)
-
-
-def rendering_maps(network: OccAnyNetwork, batch: Batch) -> Tensor:
-    """Return raw maps (B, R, 7, h, w) of the novel views, rendered from the predicted scene."""
-    with torch.no_grad():
-        tokens = network.encode(batch.images)
-        memory = network.update_memory(tokens)
-        seen = network.render(tokens, memory)
-        features = source_features(batch.images, seen.confidence, seen.segmentation)
-        K = camera.pinhole(batch.novel_focal_px, *batch.images.shape[-2:])
-        points = _calibrated_points(seen, batch) if batch.is_calibrated else seen.points_world
-        projected = project_points(points, features, K, batch.novel_world_from_cam)
-    novel_tokens = network.novel_view_encoder(
-        network.tokenize(projected), tokens.grid, tokens.tokens
-    )
-    features = network.novel_view_decoder.render(novel_tokens, tokens.grid, memory)
-    return _quarter_maps(network.novel_view_heads, features, tokens.grid, ())
+    def rings(self, now: float) -> bool:
+        if now - self.rang < self.seconds:
+            return False
+        self.rang = now
+        return True

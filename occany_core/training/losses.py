@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pointmap loss in log space, for training from scratch (after paper 3.4).
+"""How predicted maps are compared with targets, in log space or in metres (paper 3.4).
 
-Errors are distances between log-points (direction times log1p of the range), so a metre near the
-camera weighs as much as ten far away. Confidence C weighs each error as C e - alpha log C.
+In log space errors are distances between log-points (direction times log1p of the range), so a
+metre near the camera weighs as much as ten far away. Confidence C weighs errors as
+C e - alpha log C. Everything in float32.
 """
 
 from dataclasses import dataclass
@@ -11,8 +12,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from occany_core.network.heads import confidence_from_logit, log_points
+from occany_core.network.heads import log_points
 from occany_core.training.batches import Targets
+from occany_core.training.objectives.pointmaps import (
+    PointmapPrediction,
+    PointmapSettings,
+    PointmapTruth,
+    pointmap_loss,
+)
+from occany_core.training.objectives.regression import distance, valid_mean, with_confidence
+from occany_core.training.recipe import Objective
 
 SKY_ERROR = 1.0
 """Stand-in error of pixels without a surface: it drives their confidence to 1."""
@@ -20,52 +29,82 @@ SKY_ERROR = 1.0
 
 @dataclass(frozen=True)
 class PointLoss:
-    """Loss of one batch of views and what to report of it."""
+    """Loss of the points of some views and what to report of it."""
 
     total: Float[Tensor, ""]
     world_error: Float[Tensor, ""]
-    """Mean distance of log-points in the reference frame."""
+    """Mean distance in the reference frame; log-metres, or relative to the scene."""
     camera_error: Float[Tensor, ""]
     """The same in each view's own frame."""
 
 
 def point_loss(
-    raw: Float[Tensor, "B V 7 h w"], targets: Targets, alpha: float, world_weight: float = 1.0
+    predicted: PointmapPrediction, targets: Targets, objective: Objective, *, is_rig: bool
 ) -> PointLoss:
-    """Compare raw quarter-resolution maps of a `norm_exp` network with their targets.
+    """Compare pointmaps with their targets.
 
     Args:
-        raw: World and camera log-points and the confidence logit.
-        targets: Points of the same views.
-        alpha: Error [log-metres] at which the best confidence is 1.
-        world_weight: Weight of errors in the reference frame beside those in the view's own.
+        predicted: In metres.
+        targets: Of the same views at the same resolution.
+        objective: Space and weights.
+        is_rig: The views are those of a rig, whose errors in the reference frame have a weight of
+            their own.
     """
-    raw = raw.permute(0, 1, 3, 4, 2)
-    confidence = confidence_from_logit(raw[..., 6])
-    world = (raw[..., 0:3] - log_points(targets.points_world)).norm(dim=-1)
-    cam = (raw[..., 3:6] - log_points(targets.points_cam)).norm(dim=-1)
+    weight = objective.rig_reference if is_rig else objective.reference
+    compare = _log_loss if objective.space == "log" else _metric_loss
+    loss = compare(predicted, targets, objective, weight)
+    if objective.sky == 0:
+        return loss
+    C = predicted.confidence
+    sky = with_confidence(torch.full_like(C, SKY_ERROR), C, objective.alpha)
+    nothing = torch.where(targets.sky, sky, 0.0).mean()
+    return PointLoss(loss.total + objective.sky * nothing, loss.world_error, loss.camera_error)
+
+
+def _log_loss(
+    predicted: PointmapPrediction, targets: Targets, objective: Objective, weight: float
+) -> PointLoss:
     valid = targets.valid
-    num_valid = valid.sum().clamp_min(1)
-    error = (world_weight * world + cam) / (world_weight + 1)
-    weighted = confidence * error - alpha * confidence.log()
-    sky = confidence * SKY_ERROR - alpha * confidence.log()
-    # Plain errors keep pulling where confidence is low; confidence alone would give up on them.
-    surfaces = ((weighted + error) * valid).sum() / num_valid
-    nothing = (sky * targets.sky).sum() / targets.sky.numel()
+    world, cam = (
+        distance(log_points(ours) - log_points(truth.where(valid[..., None], 1.0)), valid, "l2")
+        for ours, truth in (
+            (predicted.points_reference, targets.points_world),
+            (predicted.points_cam, targets.points_cam),
+        )
+    )
+    error = (weight * world + objective.local * cam) / (weight + objective.local)
+    weighted = with_confidence(error, predicted.confidence, objective.alpha)
     return PointLoss(
-        total=surfaces + nothing,
-        world_error=((world * valid).sum() / num_valid).detach(),
-        camera_error=((cam * valid).sum() / num_valid).detach(),
+        total=valid_mean(weighted + objective.plain * error, valid),
+        world_error=valid_mean(world, valid).detach(),
+        camera_error=valid_mean(cam, valid).detach(),
     )
 
 
+def _metric_loss(
+    predicted: PointmapPrediction, targets: Targets, objective: Objective, weight: float
+) -> PointLoss:
+    truth = PointmapTruth(
+        points_reference=targets.points_world,
+        reference_from_cam=targets.world_from_cam,
+        valid=targets.valid,
+        is_metric=torch.ones(len(targets.valid), dtype=torch.bool, device=targets.valid.device),
+    )
+    loss = pointmap_loss(predicted, truth, PointmapSettings(alpha=objective.alpha))
+    total = weight * loss.reference + objective.local * loss.local
+    if objective.plain > 0:
+        plain = pointmap_loss(predicted, truth, PointmapSettings(alpha=0.0))
+        total = total + objective.plain * (
+            weight * plain.reference + objective.local * plain.local
+        )
+    return PointLoss(total, loss.reference_error, loss.local_error)
+
+
 def depth_scores(
-    raw: Float[Tensor, "B V 7 h w"], targets: Targets
+    depth: Float[Tensor, "B V h w"], targets: Targets
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Return mean absolute relative depth error and the share within a factor of 1.25."""
-    points = raw[:, :, 3:6].permute(0, 1, 3, 4, 2)
-    length = points.norm(dim=-1, keepdim=True).clamp_min(1e-8)
-    depth = (points / length * torch.expm1(length))[..., 2][targets.valid].clamp_min(0.1)
+    ours = depth[targets.valid].clamp_min(0.1)
     truth = targets.points_cam[..., 2][targets.valid]
-    ratio = torch.maximum(depth / truth, truth / depth)
-    return ((depth - truth).abs() / truth).mean(), (ratio < 1.25).float().mean()
+    ratio = torch.maximum(ours / truth, truth / ours)
+    return ((ours - truth).abs() / truth).mean(), (ratio < 1.25).float().mean()

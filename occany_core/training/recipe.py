@@ -1,26 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training recipes: everything that decides what a run computes, apart from the data."""
+"""What a training run is: everything that decides what it computes, apart from the data.
 
-from dataclasses import dataclass
+Recipes differ in these values only; `recipes.py` holds the named ones.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from occany_core.errors import ConfigError
+from occany_core.network import NetworkConfig
+
+Kind = Literal["single", "sequence", "surround"]
+KINDS = ("single", "sequence", "surround")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
     """One kind of batch and how often it is drawn."""
 
-    kind: str
-    """single, sequence or surround (`BatchSampler.draw`)."""
-    num_views: int
-    weight: float
+    kind: Kind
+    """single: any camera alone; sequence: the front camera over time; surround: a whole rig."""
+    views: tuple[int, int] = (1, 1)
+    """Fewest and most views of a sequence, those that are held out included; the other kinds have
+    their own number."""
+    weight: float = 1.0
     """Relative frequency."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"kind is {self.kind!r}; it must be one of {', '.join(KINDS)}")
+        if not 1 <= self.views[0] <= self.views[1] or self.weight < 0:
+            raise ConfigError(
+                f"views {self.views} must be at least 1, fewest first, and weight {self.weight} "
+                "not negative"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
     """A stretch of training with one mixture of batches."""
 
-    until: float
-    """Ends at this share of the stage's time budget."""
+    until: float = 1.0
+    """Ends at this share of the stage."""
     draws: tuple[Draw, ...]
 
 
@@ -29,12 +50,87 @@ class Stage:
     """Reconstruction, or novel-view rendering with the reconstruction frozen (paper 3)."""
 
     name: str
-    minutes: float
-    """Time budget; the learning-rate schedule follows the share of it that has passed."""
+    minutes: float = 0.0
+    """Length in time, where `steps` is 0."""
+    steps: int = 0
+    """Length in optimiser steps, whatever `minutes` says; 0 goes by time."""
     peak_rate: float
+    """Learning rate after the warm-up."""
     phases: tuple[Phase, ...]
-    num_novel: int = 0
-    """Novel views per scene; 0 trains reconstruction, more trains rendering only."""
+    novel: Literal["none", "nearby", "held_out"] = "none"
+    """none trains reconstruction. The others render views of the same scenes: places near the
+    cameras, of which only depth is known, or some of the photographed views themselves."""
+    num_novel: int = 6
+    """Rendered views per scene, where `novel` is nearby."""
+    held_out: float = 0.5
+    """Probability of a view to be held out, where `novel` is held_out."""
+    trained: tuple[str, ...]
+    """Parameters that learn, by the start of their name."""
+    frozen: tuple[str, ...] = ()
+    """Exceptions from `trained`."""
+
+    def __post_init__(self) -> None:
+        if min(self.minutes, self.steps) < 0 or not (self.minutes or self.steps):
+            raise ConfigError(
+                f"stage {self.name}: minutes is {self.minutes} and steps {self.steps}; one of "
+                "them must be above 0, and none below"
+            )
+        if not self.phases or self.phases[-1].until < 1:
+            raise ConfigError(f"stage {self.name}: the last phase must reach until = 1")
+
+    @property
+    def renders(self) -> bool:
+        """Whether novel views are trained."""
+        return self.novel != "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What is minimised: weights of the terms, 0 leaves a term out."""
+
+    space: Literal["log", "metric"] = "metric"
+    """log compares direction times log1p of the range, for training from scratch with `norm_exp`
+    points; metric is the published loss, relative to the size of the scene."""
+    alpha: float = 0.2
+    """Weight of log C: the error at which the best confidence is 1."""
+    reference: float = 1.0
+    """Points in the frame of the first view."""
+    rig_reference: float = 1.0
+    """The same for the views of a rig, which may share little of what they see."""
+    local: float = 1.0
+    """Points in each view's own frame."""
+    plain: float = 0.0
+    """Errors without confidence, which keep pulling where the confidence gave up."""
+    sky: float = 0.0
+    """Confidence of pixels without a surface falls."""
+    pose: float = 1.0
+    forcing: float = 1.0
+    """Segmentation Forcing; needs a teacher."""
+    distillation: float = 0.0
+    """`L_enc` of held-out views."""
+    both_passes: bool = True
+    """Compare what the decoder sees while it writes the memory as well as afterwards."""
+
+    def __post_init__(self) -> None:
+        if self.space not in ("log", "metric"):
+            raise ConfigError(f"objective.space is {self.space!r}; it must be log or metric")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """AdamW, its schedule, and the average of the weights."""
+
+    lowest_rate: float = 1e-6
+    warmup: float = 0.03
+    """Share of a stage in which the rate rises from 0."""
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 0.0
+    """Largest norm of all gradients; 0 does not clip."""
+    average: float = 0.0
+    """Decay per step of the averaged weights, which are the result; 0 keeps no average."""
+    accumulation: int = 1
+    """Batches per step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,46 +138,43 @@ class Recipe:
     """A whole run."""
 
     name: str
-    stages: tuple[Stage, ...]
+    network: NetworkConfig
+    picture: tuple[int, int]
+    """Height and width of training pictures [px]."""
     views_per_step: int
-    warmup_steps: int = 200
-    weight_decay: float = 0.05
-    clip: float = 1.0
-    ema: float = 0.999
-    alpha: float = 0.4
-    """`losses.point_loss`."""
+    """Views of one batch of one process; scenes are as many as fit."""
+    stages: tuple[Stage, ...]
+    objective: Objective = field(default_factory=Objective)
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What encoder and decoder compute in; heads, geometry and losses are float32. auto is
+    bfloat16 on a GPU, and float32 on a CPU, where few are faster otherwise."""
+    compile: bool = False
+    """torch.compile the blocks of encoder and decoder."""
+    most_depth: float = 80.0
+    """Surfaces farther away are not compared [m]."""
+    reuse: float = 6.0
+    """How often each view is used before it makes room for a new one."""
+    most_errors: int = 50
+    """Bad samples and steps without a finite gradient that a run passes over."""
     seed: int = 0
-    validation_samples: int = 48
-    """Last samples of the pack, kept out of training."""
 
+    def __post_init__(self) -> None:
+        patch = self.network.patch_size
+        if any(side < patch or side % patch for side in self.picture):
+            raise ConfigError(
+                f"picture is {self.picture}; both sides must be multiples of {patch}"
+            )
+        if self.views_per_step < 1 or self.optimiser.accumulation < 1 or not self.stages:
+            raise ConfigError(
+                f"views_per_step is {self.views_per_step} and accumulation "
+                f"{self.optimiser.accumulation}; both must be at least 1, with one stage or more"
+            )
 
-_SINGLE = Draw(kind="single", num_views=1, weight=1.0)
-_PAIR = Draw(kind="sequence", num_views=2, weight=0.35)
-_SEQUENCE = Draw(kind="sequence", num_views=5, weight=0.6)
-_SURROUND = Draw(kind="surround", num_views=6, weight=0.6)
+    @property
+    def block(self) -> int:
+        """Side of the pixel blocks that have one depth each [px].
 
-
-def tiny(reconstruction_minutes: float, rendering_minutes: float) -> Recipe:
-    """Return the shipped weights' recipe: single views first, then rigs and sequences."""
-    return Recipe(
-        name="tiny",
-        views_per_step=8,
-        stages=(
-            Stage(
-                name="reconstruction",
-                minutes=reconstruction_minutes,
-                peak_rate=5e-4,
-                phases=(
-                    Phase(until=0.5, draws=(_SINGLE, _PAIR)),
-                    Phase(until=1.0, draws=(_SINGLE, _SEQUENCE, _SURROUND)),
-                ),
-            ),
-            Stage(
-                name="rendering",
-                minutes=rendering_minutes,
-                peak_rate=5e-4,
-                phases=(Phase(until=1.0, draws=(_SINGLE, _SEQUENCE, _SURROUND)),),
-                num_novel=6,
-            ),
-        ),
-    )
+        The convolutional head predicts once per 4 x 4 block; the linear one at every pixel.
+        """
+        return 4 if self.network.point_head == "convolutional" else 1

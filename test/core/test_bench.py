@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from occany_core.bench import precision
+from occany_core.bench import precision, training
 from occany_core.bench.model import count_gflop, measure
 from occany_core.checkpoints import load_model
 from occany_core.cli.main import main
@@ -84,3 +84,22 @@ def test_last_line_is_one_json_object(command, keys, capsys):
     torch.set_num_threads(threads)
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert keys <= last.keys()
+
+
+@pytest.mark.slow
+def test_training_is_timed_by_stage(capsys):
+    words = ["bench", "training", "--picture", "48", "32", "--views", "4", "--steps", "1"]
+    main([*words, "--device", "cpu", "--json"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(found["stages"]) == ["reconstruction", "rendering"]
+    for stage in found["stages"].values():
+        assert stage["views_per_s"] > 0
+        assert 0 < stage["data_share"] < 1
+    assert found["rendered_views_per_s"] > 0
+    expected = found["stages"]["reconstruction"]["views_per_s"] / found["rendered_views_per_s"]
+    assert found["renderers_needed"] == pytest.approx(expected)
+
+
+def test_training_of_an_unknown_recipe_is_not_timed():
+    with pytest.raises(ConfigError, match="must be one of tiny, released, paper"):
+        training.measure("huge", (32, 48), 4, 1, torch.device("cpu"))

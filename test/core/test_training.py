@@ -1,295 +1,277 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training: packed streets match their worlds, mirrored ones too; losses fall; killed runs go on;
-rendering leaves the reconstruction alone."""
+"""Training: losses are right and masked, batches are learnt by heart, killed runs go on to the
+same weights, rendering leaves the reconstruction alone, recipes are configuration."""
 
-import copy
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 import torch
-from tiny_networks import random_network, tiny_config
+from PIL import Image
+from tiny_networks import tiny_config
+from training_worlds import (
+    CPU,
+    FROM_SCRATCH,
+    HEIGHT,
+    WIDTH,
+    pack,
+    pool,
+    recipe,
+    released_like,
+    rendering,
+    stage,
+    supply,
+    write_folder,
+)
 
-from occany_core import camera, rigid
-from occany_core.errors import InputError
-from occany_core.images import fit
+from occany_core.errors import CheckpointError, ConfigError, InputError
 from occany_core.network import OccAnyNetwork
-from occany_core.network.heads import log_points
-from occany_core.synthetic.samples import training_sample
 from occany_core.training import loop
-from occany_core.training.batches import FRONT, MAX_DEPTH, SURROUND, BatchSampler, Targets
-from occany_core.training.loop import Training, reconstruction_maps, rendering_maps, set_prior
+from occany_core.training.batches import BatchSampler, Targets
+from occany_core.training.journal import depth_sheet
+from occany_core.training.learner import Learner
+from occany_core.training.loop import Training
 from occany_core.training.losses import depth_scores, point_loss
-from occany_core.training.pack import BLOCK, load_pack, pack_samples
-from occany_core.training.recipe import Draw, Phase, Recipe, Stage, tiny
+from occany_core.training.objectives.pointmaps import PointmapPrediction
+from occany_core.training.overrides import with_overrides
+from occany_core.training.recipe import Draw, Objective, Phase
+from occany_core.training.recipes import NOVEL_PARTS, RECIPES
+from occany_core.training.start import has_prior, set_prior
 
-HEIGHT, WIDTH = 32, 48
-VIEWS, ALL_VIEWS = 15, 33
-
-
-@pytest.fixture(scope="module")
-def samples():
-    """Four small worlds."""
-    rendered = (training_sample(seed, 144, 96) for seed in range(100))
-    usable = (sample for sample in rendered if sample is not None)
-    return [next(usable) for _ in range(4)]
+PAIR = Draw(kind="sequence", views=(2, 2))
 
 
-@pytest.fixture(scope="module")
-def pack(samples, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pack")
-    pack_samples(samples, HEIGHT, WIDTH, folder)
-    return load_pack(folder)
-
-
-# --- packs --------------------------------------------------------------------------------------
-
-
-def test_shards_round_trip(samples, pack, tmp_path):
-    pack_samples(samples[:3], HEIGHT, WIDTH, tmp_path)
-    (tmp_path / ".shard_00007").mkdir()  # an interrupted one
-    pack_samples(samples[3:], HEIGHT, WIDTH, tmp_path)
-    found = load_pack(tmp_path)
-    assert len(found) == len(pack) == 4
-    for name, array in vars(pack).items():
-        np.testing.assert_array_equal(getattr(found, name), array, err_msg=name)
-
-
-def test_shapes_and_types(pack):
-    rows, columns = HEIGHT // BLOCK, WIDTH // BLOCK
-    expected = {
-        "rgb": ((4, VIEWS, HEIGHT, WIDTH, 3), np.uint8),
-        "depth": ((4, ALL_VIEWS, rows, columns), np.float16),
-        "rays": ((4, ALL_VIEWS, rows, columns, 2), np.float16),
-        "focal_px": ((4, ALL_VIEWS), np.float32),
-        "reference_from_cam": ((4, ALL_VIEWS, 4, 4), np.float32),
-    }
-    assert {name: (array.shape, array.dtype) for name, array in vars(pack).items()} == expected
-
-
-def test_packed_depth_and_rays_belong_to_the_pixels_they_stand_for(samples, pack):
-    for index, sample in enumerate(samples):
-        picture, scale, left, top = fit(sample.rgb[0], HEIGHT, WIDTH)
-        np.testing.assert_array_equal(pack.rgb[index, 0], picture)
-        K = torch.from_numpy(sample.K)
-        rays = torch.from_numpy(pack.rays[index]).float()
-        points = torch.cat((rays, torch.ones_like(rays[..., :1])), dim=-1).flatten(1, 2)
-        # In the rendered picture: on whole pixels, with their depth.
-        pixels = camera.project(K, points)
-        columns, rows = pixels.round().long().unbind(-1)
-        torch.testing.assert_close(pixels, pixels.round(), rtol=0, atol=0.1)
-        view = np.arange(ALL_VIEWS)[:, None]
-        depth = sample.depth[view, rows.numpy(), columns.numpy()]
-        np.testing.assert_array_equal(depth, pack.depth[index].reshape(ALL_VIEWS, -1))
-        # In the packed picture: at the centres of blocks, to half a rendered pixel.
-        fitted = camera.project(camera.crop(camera.resize(K, scale, scale), left, top), points)
-        grid = camera.pixel_grid(HEIGHT // BLOCK, WIDTH // BLOCK).flatten(0, 1)
-        centres = grid * BLOCK + (BLOCK - 1) / 2
-        assert (fitted - centres).abs().max() <= scale / 2 + 0.1
-        np.testing.assert_allclose(pack.focal_px[index], sample.K[:, 0, 0] * scale)
-
-
-def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no training shards"):
-        load_pack(tmp_path)
-
-
-# --- batches ------------------------------------------------------------------------------------
-
-KINDS = [("single", 1, 0), ("sequence", 3, 2), ("surround", 6, 0), ("surround", 6, 3)]
-
-
-def observed_views(pack, batch) -> list[tuple[int, list[int], bool]]:
-    """(sample, views, mirrored) of each scene, recognised by its poses and pictures."""
-    found = []
-    for scene in range(len(batch.images)):
-        matches = [
-            (sample, views, mirrored)
-            for sample in range(len(pack))
-            for views in candidates(batch.images.shape[1])
-            for mirrored in (False, True)
-            if looks_like(batch, scene, pack.rgb[sample, views], mirrored)
-        ]
-        assert len(matches) == 1, matches
-        found += matches
-    return found
-
-
-def candidates(number: int) -> list[list[int]]:
-    if number == 1:
-        return [[view] for view in range(VIEWS)]
-    if number == 6:
-        return [SURROUND, [view + 6 for view in SURROUND]]
-    return [FRONT[start : start + number] for start in range(len(FRONT) - number + 1)]
-
-
-def looks_like(batch, scene: int, rgb: np.ndarray, mirrored: bool) -> bool:
-    """Gain, tint and gamma are a straight line between logarithms, where nothing is clipped."""
-    rgb = (rgb[:, :, ::-1] if mirrored else rgb) / 255
-    ours = (batch.images[scene].permute(0, 2, 3, 1).numpy() + 1) / 2
-    for channel in range(3):
-        one, other = ours[..., channel].ravel(), rgb[..., channel].ravel()
-        inside = (one > 0.01) & (one < 0.999)
-        if np.corrcoef(np.log(one[inside]), np.log(other[inside].clip(1e-3)))[0, 1] < 0.9999:
-            return False
-    return True
-
-
-def mirror(points: torch.Tensor) -> torch.Tensor:
-    """Flip the columns of maps (..., h, w, 3) and x."""
-    return points.flip(-2) * points.new_tensor([-1, 1, 1])
-
-
-@pytest.mark.parametrize(("kind", "views", "novel"), KINDS)
-def test_targets_follow_the_pictures_also_when_mirrored(pack, kind, views, novel):
-    batch = BatchSampler(pack, seed=3).draw(kind, 8, views, novel)
-    recognised = observed_views(pack, batch)
-    assert {mirrored for *_, mirrored in recognised} == {False, True}
-    for scene, (sample, picked, mirrored) in enumerate(recognised):
-        rays = torch.from_numpy(pack.rays[sample, picked]).float()
-        depth = torch.from_numpy(pack.depth[sample, picked]).float()[..., None]
-        points = torch.cat((rays, torch.ones_like(rays[..., :1])), dim=-1) * depth
-        poses = torch.from_numpy(pack.reference_from_cam[sample, picked])
-        world_from_cam = torch.linalg.inv(poses[0]) @ poses
-        world = rigid.apply(world_from_cam, points.flatten(1, 2)).view_as(points)
-        if mirrored:
-            points, world, depth = mirror(points), mirror(world), depth.flip(-2)
-        targets = batch.observed
-        torch.testing.assert_close(targets.points_cam[scene], points)
-        torch.testing.assert_close(targets.points_world[scene], world, rtol=1e-3, atol=2e-2)
-        known = (depth[..., 0] > 0.3) & (depth[..., 0] < MAX_DEPTH)
-        assert torch.equal(targets.valid[scene], known)
-        assert torch.equal(targets.sky[scene], depth[..., 0] == 0)
-
-
-@pytest.mark.parametrize(("kind", "views", "novel"), KINDS)
-def test_world_points_project_into_their_views(pack, kind, views, novel):
-    batch = BatchSampler(pack, seed=4).draw(kind, 6, views, novel)
-    parts = [(batch.observed, batch.observed_world_from_cam, batch.focal_px)]
-    if novel:
-        parts.append((batch.novel, batch.novel_world_from_cam, batch.novel_focal_px))
-        assert batch.novel_focal_px.shape == (6, novel)
-    for targets, poses, focal_px in parts:
-        assert (torch.det(poses[..., :3, :3]) > 0.99).all(), "mirrored poses must stay rigid"
-        back = rigid.apply(rigid.invert(poses), targets.points_world.flatten(2, 3))
-        torch.testing.assert_close(back, targets.points_cam.flatten(2, 3), rtol=1e-3, atol=2e-2)
-        pixels = camera.project(camera.pinhole(focal_px, HEIGHT, WIDTH), back)
-        grid = camera.pixel_grid(HEIGHT // BLOCK, WIDTH // BLOCK).flatten(0, 1)
-        error = pixels - (grid * BLOCK + (BLOCK - 1) / 2)
-        # Principal points vary by a few pixels; a forgotten mirroring is off by the picture.
-        assert error[targets.valid.flatten(2)].abs().max() < 6
-    assert torch.equal(
-        batch.observed_world_from_cam[:, 0].round(decimals=3), torch.eye(4).expand(6, 4, 4)
+def a_batch(novel: str = "none", draw: Draw = PAIR, scenes: int = 2, block: int = 4):
+    one = stage(1, (draw,)) if novel == "none" else rendering(1, (draw,), novel)
+    per_scene = draw.views[1] + (2 if novel == "nearby" else 0)
+    what = recipe(one, views_per_step=scenes * per_scene)
+    return BatchSampler(pool(pack(block)), what, CPU).draw_kind(
+        draw, one, np.random.default_rng(0)
     )
-
-
-def test_draws_depend_on_the_seed_alone(pack):
-    one, same, other = (BatchSampler(pack, seed).draw("sequence", 4, 3) for seed in (1, 1, 2))
-    assert torch.equal(one.images, same.images)
-    assert not torch.equal(one.images, other.images)
-    assert one.images.abs().max() <= 1
 
 
 # --- losses -------------------------------------------------------------------------------------
 
-
-def some_targets(pack) -> Targets:
-    return BatchSampler(pack, 0).draw("sequence", 2, 3).observed
-
-
-def raw_of(targets: Targets, logit: float = 0.0) -> torch.Tensor:
-    """The raw maps of a perfect prediction."""
-    logits = torch.full((*targets.valid.shape, 1), logit)
-    parts = (log_points(targets.points_world), log_points(targets.points_cam), logits)
-    return torch.cat(parts, dim=-1).permute(0, 1, 4, 2, 3)
+LOG = dataclasses.replace(FROM_SCRATCH, sky=0.0, plain=0.0)
+METRIC = Objective(forcing=0.0)
 
 
-def test_a_perfect_prediction_has_no_error(pack):
-    targets = some_targets(pack)
-    loss = point_loss(raw_of(targets), targets, alpha=0.4)
-    assert loss.world_error < 1e-5
-    assert loss.camera_error < 1e-5
-    relative, close = depth_scores(raw_of(targets), targets)
-    assert relative < 1e-2
-    assert close == 1
-
-
-def test_errors_count_only_where_there_is_a_surface(pack):
-    targets = some_targets(pack)
-    raw, spoilt = raw_of(targets), raw_of(targets)
-    spoilt[:, :, :6] += 3.0 * (~targets.valid)[:, :, None]
-    one, other = (point_loss(maps, targets, alpha=0.4) for maps in (raw, spoilt))
-    torch.testing.assert_close(one.total, other.total)
-    raw[:, :, 3:6] += 0.5
-    worse = point_loss(raw, targets, alpha=0.4)
-    assert worse.camera_error == pytest.approx(0.5 * 3**0.5, rel=1e-3)
-    assert worse.world_error < 1e-5
-    assert worse.total > one.total
-
-
-def test_confidence_pays_where_the_error_is_small_and_costs_where_it_is_large(pack):
-    targets = some_targets(pack)
-    targets = Targets(
-        targets.points_world, targets.points_cam, targets.valid, torch.zeros_like(targets.sky)
+def perfect(targets: Targets, confidence: float = 2.0) -> PointmapPrediction:
+    return PointmapPrediction(
+        targets.points_world.clone(),
+        targets.points_cam.clone(),
+        torch.full(targets.valid.shape, confidence),
     )
 
-    def total(error: float, logit: float) -> float:
-        raw = raw_of(targets, logit)
-        raw[:, :, :6] += error
-        return point_loss(raw, targets, alpha=0.4).total.item()
 
-    assert total(0.01, 2.0) < total(0.01, -2.0)
-    assert total(2.0, 2.0) > total(2.0, -2.0)
-
-
-def test_the_sky_pushes_confidence_down(pack):
-    targets = some_targets(pack)
-    only_sky = Targets(
-        targets.points_world,
-        targets.points_cam,
-        torch.zeros_like(targets.valid),
-        torch.ones_like(targets.sky),
+def moved(predicted: PointmapPrediction, **shift: float) -> PointmapPrediction:
+    return dataclasses.replace(
+        predicted, **{name: getattr(predicted, name) + metres for name, metres in shift.items()}
     )
-    raw = raw_of(targets).requires_grad_()
-    point_loss(raw, only_sky, alpha=0.4).total.backward()
-    assert (raw.grad[:, :, 6] > 0).all()
-    assert (raw.grad[:, :, :6] == 0).all()
 
 
-def test_the_world_can_be_left_out(pack):
-    targets = some_targets(pack)
-    raw = raw_of(targets)
-    good = point_loss(raw, targets, alpha=0.4).total
-    raw[:, :, :3] += 1
-    torch.testing.assert_close(point_loss(raw, targets, 0.4, world_weight=0.0).total, good)
+@pytest.mark.parametrize("objective", [LOG, METRIC], ids=["log", "metric"])
+def test_a_perfect_prediction_has_no_error(objective):
+    targets = a_batch().observed
+    loss = point_loss(perfect(targets), targets, objective, is_rig=False)
+    assert loss.world_error < 1e-5 and loss.camera_error < 1e-5
+    relative, close = depth_scores(targets.points_cam[..., 2], targets)
+    assert relative < 1e-6 and close == 1
 
 
-@pytest.mark.parametrize("kind", ["reconstruction", "rendering"])
-def test_a_small_network_learns_a_batch_by_heart(pack, kind):
+@pytest.mark.parametrize("objective", [LOG, METRIC], ids=["log", "metric"])
+def test_sparse_supervision_gives_the_gradient_of_dense_supervision_where_masks_agree(objective):
+    """What stands in pixels without truth, even NaN, must not matter; pixels count equally."""
+    targets = a_batch().observed
+    kept = targets.valid & (torch.rand(targets.valid.shape) < 0.3)
+    hole = ~kept[..., None]
+    sparse = dataclasses.replace(
+        targets,
+        valid=kept,
+        points_world=targets.points_world.masked_fill(hole, torch.nan),
+        points_cam=targets.points_cam.masked_fill(hole, torch.nan),
+    )
+    dense = dataclasses.replace(targets, valid=kept)
+    gradients = []
+    for truth in (sparse, dense):
+        off = moved(perfect(targets), points_reference=0.4, points_cam=-0.3)
+        for leaf in vars(off).values():
+            leaf.requires_grad_()
+        point_loss(off, truth, objective, is_rig=False).total.backward()
+        gradients.append([leaf.grad for leaf in vars(off).values()])
+    scale = 1.0 if objective is LOG else None
+    for one, other in zip(*gradients):
+        assert one.isfinite().all() and one.abs().sum() > 0
+        assert (one[~kept] == 0).all()
+        if scale:
+            torch.testing.assert_close(one, other)
+    if objective is METRIC:  # the scale of a scene is the mean over its valid pixels
+        for one, other in zip(*gradients):
+            torch.testing.assert_close(one, other)
+
+
+def test_confidence_pays_where_the_error_is_small_and_costs_where_it_is_large():
+    targets = a_batch().observed
+
+    def total(metres: float, confidence: float) -> float:
+        off = moved(perfect(targets, confidence), points_reference=metres, points_cam=metres)
+        return point_loss(off, targets, LOG, is_rig=False).total.item()
+
+    assert total(0.01, 8.0) < total(0.01, 1.1)
+    assert total(20.0, 8.0) > total(20.0, 1.1)
+
+
+def test_the_sky_pushes_confidence_down():
+    targets = a_batch().observed
+    only_sky = dataclasses.replace(
+        targets, valid=torch.zeros_like(targets.valid), sky=torch.ones_like(targets.sky)
+    )
+    predicted = perfect(targets)
+    predicted.confidence.requires_grad_()
+    objective = dataclasses.replace(LOG, sky=1.0)
+    point_loss(predicted, only_sky, objective, is_rig=False).total.backward()
+    assert (predicted.confidence.grad > 0).all()
+
+
+def test_the_reference_frame_of_rigs_has_a_weight_of_its_own():
+    targets = a_batch().observed
+    for rig_weight, is_ignored in ((0.0, True), (0.5, False)):
+        objective = dataclasses.replace(LOG, rig_reference=rig_weight)
+        good, bad = (
+            point_loss(
+                moved(perfect(targets), points_reference=m), targets, objective, is_rig=True
+            )
+            for m in (0.0, 3.0)
+        )
+        assert torch.equal(good.total, bad.total) is is_ignored
+        assert bad.world_error > good.world_error
+
+
+# --- network and losses together ----------------------------------------------------------------
+
+CASES = [
+    ("convolutional", "none", 4),
+    ("convolutional", "nearby", 4),
+    ("patch", "none", 1),
+    ("patch", "none", 4),
+    ("patch", "held_out", 1),
+]
+
+
+def a_learner(kind: str, novel: str, teacher=None, **weights) -> Learner:
     torch.manual_seed(0)
-    network = OccAnyNetwork(tiny_config("convolutional"))
-    set_prior(network, pack)
-    renders = kind == "rendering"
-    batch = BatchSampler(pack, 0).draw("sequence", 1, 2, 2 if renders else 0)
-    maps, targets = (
-        (rendering_maps, batch.novel) if renders else (reconstruction_maps, batch.observed)
-    )
-    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    one = stage(1) if novel == "none" else rendering(1, (PAIR,), novel)
+    if kind == "patch":
+        what = released_like(one, forcing=1.0 if teacher else 0.0)
+    else:
+        what = recipe(one, objective=dataclasses.replace(FROM_SCRATCH, **weights))
+    network = OccAnyNetwork(what.network)
+    if has_prior(network):
+        set_prior(network, pool())
+    return Learner(network, what, one, teacher)
+
+
+@pytest.mark.parametrize(("kind", "novel", "block"), CASES)
+def test_a_small_network_learns_a_batch_by_heart(kind, novel, block):
+    """Both point heads, both stages, depth once per pixel and once per block."""
+    learner = a_learner(kind, novel)
+    batch = a_batch(novel, scenes=1, block=block)
+    rate = 1e-2 if kind == "patch" else 3e-3  # it has no mean scene to start from
+    optimizer = torch.optim.Adam(learner.parameters(), lr=rate)
     errors = []
-    for _ in range(40):
-        loss = point_loss(maps(network, batch), targets, alpha=0.4)
+    for _ in range(50):
+        terms = learner(batch)
         optimizer.zero_grad()
-        loss.total.backward()
+        terms.total.backward()
         optimizer.step()
-        errors.append(float(loss.camera_error + loss.world_error))
+        errors.append(float(terms.camera_error + terms.world_error))
     assert np.mean(errors[-5:]) < 0.6 * errors[0], errors
 
 
-def test_the_prior_is_the_mean_of_the_scenes(pack):
-    network = random_network(tiny_config("convolutional"))
-    set_prior(network, pack)
-    prior = network.heads.points.prior_for(HEIGHT // BLOCK, WIDTH // BLOCK)[0]
+def colours(images, targets):
+    """A teacher that every picture determines: its colours, in three sizes."""
+    del targets
+    flat = images.flatten(0, 1).mean(dim=1, keepdim=True)
+    sizes = ((16, 4), (8, 8), (4, 16))
+    return tuple(
+        torch.nn.functional.interpolate(flat, (s, s))
+        .expand(-1, c, -1, -1)
+        .unflatten(0, images.shape[:2])
+        for c, s in sizes
+    )
+
+
+def test_segmentation_forcing_reaches_the_head_and_never_the_confidence():
+    batch = a_batch(block=1)
+    with_teacher, without = a_learner("patch", "none", colours), a_learner("patch", "none")
+    for learner in (with_teacher, without):
+        learner.network.load_state_dict(without.network.state_dict())
+    terms, plain = with_teacher(batch), without(batch)
+    torch.testing.assert_close(terms.total, plain.total + terms.forcing)
+    assert terms.forcing > 0 == plain.forcing
+    gradients = []
+    for learner, found in ((with_teacher, terms), (without, plain)):
+        found.total.backward()
+        gradients.append(learner.network.heads.points.proj.bias.grad.view(7, -1)[6])
+    torch.testing.assert_close(*gradients)
+    assert with_teacher.network.heads.segmentation.proj.fc1.weight.grad.abs().sum() > 0
+    assert without.network.heads.segmentation.proj.fc1.weight.grad is None
+
+
+def test_forcing_without_a_teacher_or_a_head_is_refused():
+    with pytest.raises(ConfigError, match=r"needs a segmentation teacher.*objective\.forcing=0"):
+        Learner(
+            OccAnyNetwork(tiny_config("patch")), released_like(stage(1), forcing=1.0), stage(1)
+        )
+    with pytest.raises(ConfigError, match=r"needs network\.segmentation_dims"):
+        a_learner("convolutional", "none", colours, forcing=1.0)
+
+
+def test_distillation_compares_held_out_pictures_and_leaves_the_encoder_alone():
+    learner = a_learner("patch", "held_out")
+    terms = learner(a_batch("held_out", block=1))
+    assert terms.distillation > 0
+    learner.zero_grad()
+    learner(a_batch("held_out", block=1)).total.backward()
+    assert learner.network.encoder.stem.proj.weight.grad is None
+    assert learner.network.novel_view_encoder.merge.weight.grad.abs().sum() > 0
+
+
+def test_both_passes_are_compared_where_the_recipe_says_so():
+    batch = a_batch()
+    gradients = []
+    for both in (False, True):
+        learner = a_learner("convolutional", "none", both_passes=both)
+        learner(batch).total.backward()
+        gradients.append(learner.network.heads.points.out.weight.grad)
+    assert not torch.allclose(*gradients)
+
+
+def test_bfloat16_is_close_and_losses_stay_float32():
+    batch, totals = a_batch(), []
+    for dtype in ("float32", "bfloat16"):
+        learner = a_learner("convolutional", "none")
+        learner.dtype = dtype
+        terms = learner(batch)
+        assert terms.total.dtype == terms.depth.dtype == torch.float32
+        totals.append(terms.total.item())
+    assert totals[0] != totals[1]
+    assert totals[1] == pytest.approx(totals[0], rel=0.02)
+
+
+def test_the_prior_is_the_mean_of_the_scenes():
+    network = OccAnyNetwork(tiny_config("convolutional"))
+    set_prior(network, pool())
+    prior = network.heads.points.prior_for(HEIGHT // 4, WIDTH // 4)[0]
     depth = prior[2].numpy()
-    assert depth[-1].mean() < depth[HEIGHT // BLOCK // 2].mean(), "the ground is near below"
+    assert depth[-1].mean() < depth[HEIGHT // 8].mean(), "the ground is near below"
     assert (prior[0, :, 0] < 0).all() and (prior[0, :, -1] > 0).all()
     assert torch.equal(network.novel_view_heads.points.prior, network.heads.points.prior)
 
@@ -297,126 +279,350 @@ def test_the_prior_is_the_mean_of_the_scenes(pack):
 # --- runs ---------------------------------------------------------------------------------------
 
 
-def recipe(*, minutes: float, rendering_minutes: float | None = None) -> Recipe:
-    draws = (
-        Draw(kind="single", num_views=1, weight=1.0),
-        Draw(kind="sequence", num_views=2, weight=1.0),
-    )
-    phases = (Phase(until=1.0, draws=draws),)
-    stages = [Stage(name="reconstruction", minutes=minutes, peak_rate=1e-3, phases=phases)]
-    if rendering_minutes is not None:
-        stages.append(
-            Stage(
-                name="rendering",
-                minutes=rendering_minutes,
-                peak_rate=1e-3,
-                phases=phases,
-                num_novel=2,
-            )
-        )
-    return Recipe(
-        name="test", stages=tuple(stages), views_per_step=4, warmup_steps=2, validation_samples=2
-    )
-
-
-ENDLESS = recipe(minutes=1e9)
-"""So long that the learning rate stays the same whatever the clock says."""
-
-
-class Interrupted(Training):
-    """Is killed right after the checkpoint at which `stop` holds."""
-
-    def save(self) -> None:
-        super().save()
-        if self.stop(self.progress):
-            raise KeyboardInterrupt
-
-
-def run_until(stop, pack, folder, what: Recipe) -> Training:
-    training = Interrupted(tiny_config("convolutional"), what, pack, folder)
-    training.stop = stop
-    with pytest.raises(KeyboardInterrupt):
-        training.run()
-    return training
-
-
-def assert_same_state(one, other, where: str = "state") -> None:
+def assert_same(one, other, where: str = "state") -> None:
     if isinstance(one, dict):
         assert one.keys() == other.keys(), where
         for key in one:
-            assert_same_state(one[key], other[key], f"{where}.{key}")
+            assert_same(one[key], other[key], f"{where}.{key}")
     elif isinstance(one, list):
         assert len(one) == len(other), where
         for index, pair in enumerate(zip(one, other)):
-            assert_same_state(*pair, f"{where}.{index}")
+            assert_same(*pair, f"{where}.{index}")
     elif isinstance(one, torch.Tensor):
         assert torch.equal(one, other), where
     else:
         assert one == other, where
 
 
-def test_a_run_goes_on_where_it_was_killed(pack, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    killed = run_until(lambda progress: progress.steps == 3, pack, tmp_path, ENDLESS)
-    resumed = Training(tiny_config("convolutional"), ENDLESS, pack, tmp_path)
-    assert resumed.progress == killed.progress
-    assert_same_state(resumed.network.state_dict(), killed.network.state_dict())
-    assert_same_state(resumed.average.state_dict(), killed.average.state_dict())
-    assert_same_state(resumed.optimizer.state_dict(), killed.optimizer.state_dict())
-    assert len(killed.optimizer.state_dict()["state"]) > 0
-    draws = [run.sampler.draw("sequence", 2, 2) for run in (resumed, killed)]
-    assert torch.equal(draws[0].images, draws[1].images)
+BOTH = recipe(stage(4), rendering(3))
 
 
-def test_an_interrupted_run_equals_an_uninterrupted_one(pack, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    once = run_until(lambda progress: progress.steps == 6, pack, tmp_path / "once", ENDLESS)
-    for steps in (2, 5, 6):
-        twice = run_until(
-            lambda progress, n=steps: progress.steps == n, pack, tmp_path / "often", ENDLESS
-        )
-    assert twice.progress.views == once.progress.views
-    for name, tensor in once.average.state_dict().items():
-        torch.testing.assert_close(
-            twice.average.state_dict()[name], tensor, rtol=0, atol=1e-6, msg=name
-        )
-
-
-NOVEL = ("novel_view_encoder.", "novel_view_decoder.", "novel_view_heads.")
-
-
-def test_rendering_starts_from_the_reconstruction_and_leaves_it_alone(pack, tmp_path):
-    both = recipe(minutes=0.005, rendering_minutes=0.005)
-    between = run_until(lambda progress: progress.stage == 1, pack, tmp_path, both)
-    start = copy.deepcopy(between.network.state_dict())
-    for name, tensor in between.network.decoder.state_dict().items():
-        copied = start.get(f"novel_view_decoder.{name}")
-        assert copied is None or torch.equal(copied, tensor), name
-    resumed = Training(tiny_config("convolutional"), both, pack, tmp_path)
-    assert_same_state(resumed.network.state_dict(), start)
-    result = resumed.run().state_dict()
-    changed = {name for name in start if not torch.equal(start[name], result[name])}
-    assert changed
-    assert all(name.startswith(NOVEL) for name in changed)
-    finished = Training(tiny_config("convolutional"), both, pack, tmp_path)
-    assert_same_state(finished.run().state_dict(), dict(result))
-
-
-def test_a_run_reports_its_scores_and_what_it_saw(pack, tmp_path):
-    training = Training(tiny_config("convolutional"), recipe(minutes=0.002), pack, tmp_path)
+def finished(folder, what=BOTH, stops: tuple[int, ...] = ()) -> Training:
+    """Run to the end, as often interrupted as there are stops (steps in all)."""
+    for steps in stops:
+        training = Training(what, supply(folder), folder)
+        while training.progress.steps < steps:
+            training.step()
+            if training.passed >= 1:
+                training._finish_stage()
+        training.save()
+    training = Training(what, supply(folder), folder)
     training.run()
-    log = (tmp_path / "log.jsonl").read_text().splitlines()
-    assert '"validation"' in log[-1]
-    assert "single_abs_rel" in log[-1]
-    summary = training.summary()
-    assert summary["steps"] == training.progress.steps > 0
-    assert summary["training_worlds"] == 2, "held-back worlds must not be counted or seen"
-    assert not (tmp_path / "state.tmp").exists()
+    return training
 
 
-def test_the_shipped_recipe_trains_rendering_last():
-    stages = tiny(30.0, 10.0).stages
-    assert [stage.minutes for stage in stages] == [30.0, 10.0]
-    assert [stage.num_novel > 0 for stage in stages] == [False, True]
-    for stage in stages:
-        assert [phase.until for phase in stage.phases][-1] == 1.0
+def test_an_interrupted_run_equals_an_uninterrupted_one_bit_by_bit(tmp_path):
+    once = finished(tmp_path / "once")
+    often = finished(tmp_path / "often", stops=(1, 3, 4, 5))
+    assert often.progress.steps == once.progress.steps == 7
+    assert often.progress.views == once.progress.views
+    assert_same(often.network.state_dict(), once.network.state_dict())
+    again = Training(BOTH, supply(tmp_path), tmp_path / "once")
+    assert again.is_finished
+    assert_same(again.network.state_dict(), once.network.state_dict())
+
+
+def test_a_state_holds_optimiser_and_average(tmp_path):
+    training = Training(BOTH, supply(tmp_path), tmp_path)
+    for _ in range(3):
+        training.step()
+    training.save()
+    resumed = Training(BOTH, supply(tmp_path), tmp_path)
+    assert_same(resumed.optimizer.state_dict(), training.optimizer.state_dict())
+    assert len(training.optimizer.state_dict()["state"]) > 0
+    assert_same(resumed.average.values, training.average.values)
+    for name, value in training.average.values.items():
+        now = training.network.get_parameter(name)
+        assert not torch.equal(value, now) or now.abs().max() == 0, name
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from training_worlds import recipe, stage, supply
+from occany_core.training import loop
+loop.CHECKPOINT_SECONDS = 0.0
+folder = Path(sys.argv[1])
+loop.Training(recipe(stage(200)), supply(folder), folder).run()
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
+    def start(folder):
+        path = os.pathsep.join(sys.path)
+        return subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(folder)], env=os.environ | {"PYTHONPATH": path}
+        )
+
+    killed = start(tmp_path / "killed")
+    state = tmp_path / "killed" / "state.pt"
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    steps = torch.load(state, weights_only=True)["progress"]["steps"]
+    assert 0 < steps < 200, "it must be killed in the middle"
+    assert start(tmp_path / "killed").wait() == 0
+    assert start(tmp_path / "whole").wait() == 0
+    one, other = (
+        torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("killed", "whole")
+    )
+    assert one["progress"]["steps"] == 200
+    assert_same(one["weights"], other["weights"])
+
+
+@pytest.mark.parametrize("kind", ["tiny", "released"])
+def test_rendering_starts_from_the_reconstruction_and_leaves_it_alone(kind, tmp_path):
+    pair = (PAIR,)
+    if kind == "tiny":
+        what = recipe(stage(2, pair), rendering(3, pair))
+    else:
+        frozen = stage(2, pair, trained=("decoder.", "heads."))
+        what = released_like(frozen, rendering(3, pair, "held_out"))
+    training = Training(what, supply(tmp_path), tmp_path)
+    before = training.network.state_dict()
+    encoder = {n: v.clone() for n, v in before.items() if n.startswith("encoder.")}
+    for _ in range(2):
+        training.step()
+    changed = not all(torch.equal(training.network.state_dict()[n], v) for n, v in encoder.items())
+    assert changed is (kind == "tiny")
+    training._finish_stage()
+    start = {name: value.clone() for name, value in training.network.state_dict().items()}
+    for name, value in training.network.decoder.state_dict().items():
+        copied = start.get(f"novel_view_decoder.{name}")
+        assert copied is None or torch.equal(copied, value), name
+    training.run()
+    result = training.network.state_dict()
+    changed = {name for name in start if not torch.equal(start[name], result[name])}
+    assert changed and all(name.startswith(NOVEL_PARTS) for name in changed)
+    assert not any(name.startswith("novel_view_heads.pose.") for name in changed)
+
+
+def test_every_parameter_that_learns_gets_a_gradient(tmp_path):
+    """Otherwise several processes would wait for each other's missing gradients."""
+    pair = (PAIR,)
+    runs = {
+        "tiny": recipe(stage(9, pair)),
+        "tiny rendering": recipe(rendering(9, pair)),
+        "released": released_like(stage(9, pair, trained=("decoder.", "heads."))),
+        "released rendering": released_like(rendering(9, pair, "held_out")),
+    }
+    for name, what in runs.items():
+        training = Training(what, supply(tmp_path), tmp_path / name)
+        training.wrapped(training._next_batch(0)).total.backward()
+        parameters = training.network.named_parameters()
+        idle = [n for n, p in parameters if p.requires_grad and p.grad is None]
+        assert idle == [], name
+
+
+def test_accumulated_batches_are_one_step(tmp_path):
+    doubled = dataclasses.replace(FROM_SCRATCH, sky=0.0)
+    settings = dataclasses.replace(recipe(stage(3)).optimiser, accumulation=2)
+    training = Training(
+        recipe(stage(3), optimiser=settings, objective=doubled), supply(tmp_path), tmp_path
+    )
+    drawn = []
+    draw = training.sampler.draw
+    training.sampler.draw = lambda turn: drawn.append(turn.number) or draw(turn)
+    training.run()
+    assert drawn == [0, 1, 2, 3, 4, 5]
+    assert training.progress.steps == 3
+
+
+def test_a_step_without_a_finite_gradient_changes_nothing_and_is_counted(tmp_path):
+    training = Training(recipe(stage(9)), supply(tmp_path, most_errors=1), tmp_path)
+    before = {n: v.clone() for n, v in training.network.state_dict().items()}
+    training.network.heads.points.out.register_forward_hook(lambda *_: _[-1] * math.nan)
+    training.step()
+    assert training.faults.spent == 1
+    assert_same(dict(training.network.state_dict()), before)
+    with pytest.raises(InputError, match="step 2: gradient nan; samples"):
+        training.step()
+
+
+def test_rates_rise_then_fall(tmp_path):
+    settings = dataclasses.replace(recipe(stage(1)).optimiser, warmup=0.25, lowest_rate=1e-5)
+    training = Training(recipe(stage(8), optimiser=settings), supply(tmp_path), tmp_path)
+    rates = []
+    for _ in range(8):
+        rates.append(training.rate())
+        training.step()
+    assert rates[0] == 0 and rates[2] == pytest.approx(1e-3)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert training.rate() == pytest.approx(1e-5)
+
+
+def test_a_run_stops_when_told_and_says_what_it_did(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "VALIDATE_SECONDS", 0.0)
+    what = recipe(dataclasses.replace(stage(1), steps=0, minutes=1.0))
+    training = Training(what, supply(tmp_path), tmp_path)
+    lines = []
+    training.run(stop_after=0.0, tell=lines.append)
+    assert not training.is_finished
+    assert training.progress.steps == 1
+    assert "views/s" in lines[0] and "left" in lines[0] and "waiting for data" in lines[0]
+    entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert entries[0]["total"] > 0 and entries[0]["views"] == training.progress.views
+    assert entries[1]["validation/surround_abs_rel"] > 0
+    shown = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert shown == {
+        f"reconstruction_{kind}_0000001.png" for kind in ("single", "sequence", "surround")
+    }
+    assert training.summary()["steps"] == 1
+    assert Training(what, supply(tmp_path), tmp_path).progress.stage_seconds > 0
+
+
+def test_phases_follow_each_other(tmp_path):
+    first, second = Phase(until=0.5, draws=(Draw(kind="single"),)), Phase(draws=(PAIR,))
+    one = dataclasses.replace(stage(4), phases=(first, second))
+    training = Training(recipe(one), supply(tmp_path), tmp_path)
+    views = []
+    for _ in range(4):
+        views.append(training._next_batch(0).images.shape[1])
+        training.step()
+    assert views == [1, 1, 2, 2]
+
+
+def test_folders_of_other_recipes_and_damaged_states_are_refused(tmp_path):
+    finished(tmp_path, recipe(stage(1)))
+    with pytest.raises(ConfigError, match="run of the recipe test, not other"):
+        Training(recipe(stage(1), name="other"), supply(tmp_path), tmp_path)
+    (tmp_path / "state.pt").write_bytes(b"broken")
+    with pytest.raises(CheckpointError, match="no state of a run"):
+        Training(recipe(stage(1)), supply(tmp_path), tmp_path)
+
+
+def test_a_depth_sheet_shows_picture_prediction_and_truth():
+    batch = a_batch()
+    learner = a_learner("convolutional", "none")
+    terms = learner(batch)
+    truth = terms._replace(depth=batch.observed.points_cam[..., 2])
+    sheet = depth_sheet(batch, truth)
+    rows, columns = HEIGHT // 4, 2 * WIDTH // 4
+    assert sheet.shape == (3 * rows, columns, 3)
+    np.testing.assert_array_equal(sheet[rows : 2 * rows], sheet[2 * rows :])
+    assert (depth_sheet(batch, terms)[rows : 2 * rows] != sheet[2 * rows :]).any()
+    picture = np.asarray(
+        Image.fromarray(((batch.images[0, 0] + 1) * 127.5).byte().permute(1, 2, 0).numpy()).resize(
+            (columns // 2, rows)
+        )
+    )
+    assert np.abs(sheet[:rows, : columns // 2].astype(int) - picture).mean() < 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", [None, "sign", "targets"])
+def test_a_minute_of_training_teaches_depth(broken, tmp_path, monkeypatch):
+    """On four worlds; a loss of the wrong sign or with shuffled targets fails the thresholds."""
+    if broken == "sign":
+        compare = loop.Learner.forward
+        monkeypatch.setattr(
+            loop.Learner,
+            "forward",
+            lambda self, batch: (t := compare(self, batch))._replace(total=-t.total),
+        )
+    if broken == "targets":
+        draw = BatchSampler.draw
+
+        def shuffled(self, turn):
+            batch = draw(self, turn)
+            o = batch.observed
+            flipped = dataclasses.replace(
+                o,
+                points_world=o.points_world.flip(2),
+                points_cam=o.points_cam.flip(2),
+                valid=o.valid.flip(2),
+                sky=o.sky.flip(2),
+            )
+            return dataclasses.replace(batch, observed=flipped)
+
+        monkeypatch.setattr(BatchSampler, "draw", shuffled)
+    training = Training(recipe(stage(300, (PAIR,)), views_per_step=8), supply(tmp_path), tmp_path)
+    before = training.validate()
+    while training.passed < 1:
+        training.step()
+    after = training.validate()
+    names = ("sequence_abs_rel", "sequence_world_error")
+    ratios = [after[name] / before[name] for name in names]
+    assert all(ratio < 0.75 for ratio in ratios) is (broken is None), ratios
+
+
+# --- recipes ------------------------------------------------------------------------------------
+
+
+def test_named_recipes_differ_as_they_should():
+    tiny, released, paper = (RECIPES[name]() for name in ("tiny", "released", "paper"))
+    for what in (tiny, released, paper):
+        assert [one.renders for one in what.stages] == [False, True]
+        assert what.objective.rig_reference > 0
+    assert (
+        released.network.encoder.width == 1024 and released.network.novel_view_encoder.depth == 0
+    )
+    assert paper.network.novel_view_encoder.depth == 6
+    for what in (released, paper):
+        assert not any("encoder.stem.proj.weight".startswith(s.trained) for s in what.stages)
+        assert what.network.point_activation == what.network.point_head == "linear"
+        assert {s.peak_rate for s in what.stages} == {7e-5}
+        assert what.optimiser.lowest_rate == 1e-6
+        assert what.objective.distillation == 1
+    assert paper.stages[0].phases[0].draws[0].kind == "sequence"
+    assert [draw.kind for draw in paper.stages[0].phases[1].draws] == ["sequence", "surround"]
+    assert tiny.block == 4 and released.block == 1
+
+
+def test_single_values_can_be_set():
+    what = with_overrides(
+        RECIPES["tiny"](),
+        [
+            "stages.0.minutes=5",
+            "objective.pose=0",
+            "picture=[144, 256]",
+            "network.encoder.depth=3",
+        ],
+    )
+    assert what.stages[0].minutes == 5.0 and what.stages[1] == RECIPES["tiny"]().stages[1]
+    assert what.objective.pose == 0.0
+    assert what.picture == (144, 256)
+    assert what.network.encoder.depth == 3
+    assert with_overrides(what, ["network.segmentation_dims=[8, 4, 2]"]).network.segmentation_dims
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("objective.pose", "has no '='"),
+        ("objective.poes=1", "did you mean pose"),
+        ("stages.7.steps=1", "'7' among 2 entries"),
+        ("seed.x=1", "nothing stands below"),
+        ("seed=1.5", "must be of type int"),
+        ("objective.space=cubic", "one of log, metric"),
+        ("picture=[144]", "must be of type"),
+        ("picture=[100, 256]", "multiples of 16"),
+        ("seed=[", "not valid YAML"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(text, message):
+    with pytest.raises(ConfigError, match=message):
+        with_overrides(RECIPES["tiny"](), [text])
+
+
+def test_the_command_trains_from_a_folder_and_writes_weights(tmp_path):
+    from occany_core.checkpoints import load_model
+    from occany_core.cli.main import main
+
+    write_folder(tmp_path / "data")
+    words = ["train", "tiny", "-o", str(tmp_path / "run"), "--data", str(tmp_path / "data")]
+    sizes = [f"picture=[{HEIGHT}, {WIDTH}]", "views_per_step=4", "network.encoder.depth=1"]
+    words += [word for size in sizes for word in ("--set", size)]
+    assert main([*words, "--steps", "2", "--stop-after", "0", "--device", "cpu"]) in (0, None)
+    assert not (tmp_path / "run" / "tiny.safetensors").exists()
+    assert main([*words, "--steps", "2", "--device", "cpu"]) in (0, None)
+    model = load_model(tmp_path / "run" / "tiny.safetensors", "cpu")
+    assert model.card["training"]["steps"] == 4
+    assert model.network.config.encoder.depth == 1
