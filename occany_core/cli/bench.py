@@ -15,9 +15,8 @@ from occany_core.bench.golden import report
 from occany_core.bench.golden.runner import run as run_golden
 from occany_core.checkpoints import load_model
 from occany_core.checkpoints.store import choose_device
-from occany_core.cli import settings_arguments
-from occany_core.errors import ConfigError, ParityError
-from occany_core.synthetic.synthocc import SCENE_COUNT
+from occany_core.cli import held_back_streets, settings_arguments
+from occany_core.errors import ParityError
 
 NAME = "bench"
 HELP = "measure this machine, and compare our numbers with golden ones"
@@ -197,7 +196,7 @@ def _streets(arguments: argparse.Namespace) -> None:
 
 def _precision_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="default", help="'default' or a .safetensors file")
-    parser.add_argument("--limit", type=int, default=20, help="held-back streets")
+    held_back_streets.add_arguments(parser)
     settings_arguments.add_arguments(parser)
     _json_argument(parser)
 
@@ -208,11 +207,10 @@ def _precision(arguments: argparse.Namespace) -> None:
     Raises:
         ConfigError: The limit is out of range.
     """
-    if not 1 <= arguments.limit <= SCENE_COUNT:
-        raise ConfigError(f"--limit is {arguments.limit}; it must be between 1 and {SCENE_COUNT}")
+    held_back_streets.check(arguments)
     config = settings_arguments.read(arguments)
     weights = load_model(arguments.model, config.runtime.device)
-    found = precision.measure(weights, arguments.limit, config, _scenes_done)
+    found = precision.measure(weights, arguments.limit, config, held_back_streets.show_progress)
     print(f"\n{'error relative to the RMS value':32}{'RMS':>9}{'largest':>9}")
     for name, stage in found.stages.items():
         print(f"{name:32}{stage.rms:9.5f}{stage.largest:9.5f}")
@@ -261,10 +259,6 @@ def _training(arguments: argparse.Namespace) -> None:
     )
     if arguments.json:
         print(json.dumps(timing.to_dict()))
-
-
-def _scenes_done(done: int, total: int) -> None:
-    print(f"\r{done} of {total} scenes   ", end="", file=sys.stderr, flush=True)
 
 
 SUB_VERBS = {

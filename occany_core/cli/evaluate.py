@@ -8,12 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from occany_core.checkpoints import Model, load_model, write_metrics
-from occany_core.cli import settings_arguments
+from occany_core.cli import held_back_streets, settings_arguments
 from occany_core.config import OccAnyConfig
-from occany_core.errors import ConfigError
 from occany_core.evaluation import view_augmentation
 from occany_core.evaluation.synthocc import evaluate
-from occany_core.synthetic.synthocc import SCENE_COUNT
 
 NAME = "evaluate"
 HELP = "score a model on held-back synthetic streets"
@@ -27,9 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=list(PROTOCOLS),
         help="synthocc: precision, recall, IoU by setting; ttva: what rendered views are worth",
     )
-    parser.add_argument(
-        "--limit", type=int, default=20, help=f"scenes per setting, 1 to {SCENE_COUNT}"
-    )
+    held_back_streets.add_arguments(parser)
     parser.add_argument("--model", default="default", help="'default' or a .safetensors file")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object as the last line"
@@ -49,8 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ConfigError: The limit is out of range.
     """
-    if not 1 <= arguments.limit <= SCENE_COUNT:
-        raise ConfigError(f"--limit is {arguments.limit}; it must be between 1 and {SCENE_COUNT}")
+    held_back_streets.check(arguments)
     config = settings_arguments.read(arguments)
     model = load_model(arguments.model, config.runtime.device)
     PROTOCOLS[arguments.protocol](model, config, arguments)
@@ -74,7 +69,9 @@ def _ttva(model: Model, config: OccAnyConfig, arguments: argparse.Namespace) -> 
     """Score one ingredient of view augmentation after the other."""
     figure = view_augmentation.new_figure() if arguments.plot else None
     chosen = view_augmentation.variants(3.0, 60.0, 2.0, steps=4)
-    scores = view_augmentation.sweep(model, chosen, arguments.limit, config, _scenes_done)
+    scores = view_augmentation.sweep(
+        model, chosen, arguments.limit, config, held_back_streets.show_progress
+    )
     print(f"\n{'[%]':28}{'views':>6}{'precision':>10}{'recall':>8}{'IoU':>8}{'seconds':>9}")
     for one in scores:
         precision, recall, iou = (one.ratios[key] for key in ("precision", "recall", "iou"))
@@ -93,10 +90,6 @@ def _ttva(model: Model, config: OccAnyConfig, arguments: argparse.Namespace) -> 
 
 def _progress(setting: str, done: int, total: int) -> None:
     print(f"\r{setting}: {done} of {total} scenes   ", end="", file=sys.stderr, flush=True)
-
-
-def _scenes_done(done: int, total: int) -> None:
-    print(f"\r{done} of {total} scenes   ", end="", file=sys.stderr, flush=True)
 
 
 PROTOCOLS = {"synthocc": _synthocc, "ttva": _ttva}

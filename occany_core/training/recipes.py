@@ -67,7 +67,7 @@ def released() -> Recipe:
     The network is full-size. Sequences and rigs come as 29 to 16. 45 000 samples in 101 passes of
     batches of 64 are 71 000 steps a stage.
     """
-    recipe = Recipe(
+    return Recipe(
         name="released",
         network=NetworkConfig(rgb_head=False),
         picture=(288, 512),
@@ -108,7 +108,6 @@ def released() -> Recipe:
         optimiser=Optimiser(accumulation=2),
         most_depth=50.0,
     )
-    return recipe
 
 
 def paper() -> Recipe:
