@@ -16,12 +16,13 @@ from occany_core.cli import (
     evaluate,
     inspect,
     predict,
+    synth,
     train,
     view,
 )
 from occany_core.errors import OccAnyError
 
-VERBS = (predict, view, train, evaluate, download, convert, inspect, bench, config)
+VERBS = (predict, view, train, evaluate, download, convert, inspect, bench, synth, config)
 """Modules with NAME, HELP, EXAMPLE, add_arguments(parser) and run(arguments)."""
 INTERRUPTED = 130
 CLOSED_PIPE = 141

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colour and class of the ground: points on z = 0 -> asphalt, paint, sidewalk, terrain."""
+"""Colour, class and normal of the ground: asphalt, paint, kerb, sidewalk, terrain."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from occany_core.synthetic.classes import SemanticClass
+from occany_core.synthetic.carriageways import classes_beyond
 from occany_core.synthetic.noise import value_noise
 from occany_core.synthetic.ragged import rows
 from occany_core.synthetic.scene import ROAD_CELL, RoadTensors, Scene
 
 PAINT = (0.82, 0.80, 0.76)
 SIDEWALK_TINT = (1.0, 0.98, 0.94)
+EDGE_PROBE = 0.3  # metres over which the direction of a kerb is measured
+ROUNDING = 0.004  # metres of height within which a point lies on the top or foot of a kerb
 ROAD_NEIGHBOURHOOD = 14.0  # metres around a road's bounding box where it is looked at
 
 
@@ -99,10 +101,42 @@ def _project_on(
     return distance, side.sign() * distance, along
 
 
-def ground_color(scene: Scene, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Albedo (M,3) and Occ3D class (M,) int64 of ground points (M,3), world frame, metres."""
+def ground_surface(
+    scene: Scene, points: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Albedo (M,3), Occ3D class (M,) int64 and unit normal (M,3) of ground points (M,3).
+
+    World frame, metres.
+    """
+    ground = scene.ground
+    x, y, z = points.unbind(-1)
+    edge = ground.edges.at(x, y)
+    rise_x, rise_y = ground.relief.gradient(x, y)
+    normal = torch.stack([-rise_x, -rise_y, torch.ones_like(x)], -1)
+    above = z - ground.relief.height(x, y)
+    face = torch.nonzero((above > ROUNDING) & (above < ground.relief.kerb - ROUNDING))[:, 0]
+    edge[face] = edge[face].clamp_min(0)
+    normal[face] = _kerb_normals(scene, rows(x, face), rows(y, face))
+    where = replace(
+        road_coordinates(scene, points),
+        edge_distance=edge,
+        sidewalk=ground.edges.sidewalk_at(x, y),
+    )
+    albedo = _ground_color(scene, where, points)
+    normal = torch.nn.functional.normalize(normal, dim=-1)
+    return albedo, classes_beyond(edge, where.sidewalk), normal
+
+
+def _kerb_normals(scene: Scene, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Directions (M,3) from a kerb towards its carriageway."""
+    at, probe = scene.ground.edges.at, EDGE_PROBE
+    along_x, along_y = at(x + probe, y) - at(x - probe, y), at(x, y + probe) - at(x, y - probe)
+    return -torch.stack([along_x, along_y, torch.zeros_like(x)], -1)
+
+
+def _ground_color(scene: Scene, where: RoadCoordinates, points: torch.Tensor) -> torch.Tensor:
+    """Albedo (M,3) of ground points (M,3)."""
     style = scene.world.style
-    where = road_coordinates(scene, points)
     x, y = points[:, 0], points[:, 1]
     coarse, fine = value_noise(x * 0.35, y * 0.35), value_noise(x * 4.1, y * 4.1)
     on_road = where.edge_distance < 0
@@ -118,10 +152,7 @@ def ground_color(scene: Scene, points: torch.Tensor) -> tuple[torch.Tensor, torc
     white = torch.tensor(PAINT, device=points.device) * (0.75 + 0.25 * fine[:, None])
     albedo = torch.where(_painted(scene, where, points, on_road)[:, None], white, albedo)
 
-    semantics = torch.full_like(on_road, int(SemanticClass.TERRAIN), dtype=torch.int64)
-    semantics[on_sidewalk] = int(SemanticClass.SIDEWALK)
-    semantics[on_road] = int(SemanticClass.DRIVEABLE_SURFACE)
-    return albedo, semantics
+    return albedo
 
 
 def _asphalt_grey(

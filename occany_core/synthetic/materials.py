@@ -12,11 +12,12 @@ from functools import cached_property
 import torch
 
 from occany_core.synthetic.noise import lattice_hash, value_noise
-from occany_core.synthetic.primitives import Material
+from occany_core.synthetic.primitives import FOUNDATION, Material
 from occany_core.synthetic.ragged import rows
 from occany_core.synthetic.scene import Scene
 
 BRIGHTEST_ALBEDO = 1.2
+WINDOW_GLOW, VEHICLE_LAMPS = 0.3, 1.5  # linear light at night
 SIGNAL_COLORS = ((1.0, 0.1, 0.05), (1.0, 0.75, 0.1), (0.1, 1.0, 0.4))  # red, amber, green
 
 
@@ -60,6 +61,11 @@ class Hits:
     def pattern(self) -> torch.Tensor:
         """Numbers of the material (M,4)."""
         return rows(self.scene.pattern, self.primitive)
+
+    @cached_property
+    def velocity(self) -> torch.Tensor:
+        """Velocities (M,2) of the primitives, m/s."""
+        return rows(self.scene.velocity, self.primitive)
 
     @cached_property
     def variation(self) -> torch.Tensor:
@@ -155,12 +161,12 @@ def _plain(hits: Hits) -> Surface:
 def _facade(hits: Hits) -> Surface:
     """Wall in one of four styles with a window grid, a roof and perhaps shops on the ground."""
     floor_height, spacing, window_share, style = hits.pattern.unbind(-1)
-    u, z, seed = hits.across + 50, hits.above_base, hits.variation
+    u, z, seed = hits.across + 50, hits.above_base - FOUNDATION, hits.variation
     row, column = torch.floor(z / floor_height), torch.floor(u / spacing)
     fu, fz = u / spacing - column, z / floor_height - row
     aside = (fu - 0.5).abs()
     tall = torch.where(style == 2, 0.46, 0.30)
-    below_roof = z < 2 * hits.half_extent[:, 2] - 0.6
+    below_roof = hits.above_base < 2 * hits.half_extent[:, 2] - 0.6
     window = (aside < window_share / 2) & ((fz - 0.52).abs() < tall) & ~hits.on_top & below_roof
     frame = ((aside > window_share / 2 - 0.05) | (aside < 0.025)) & window
 
@@ -181,7 +187,9 @@ def _facade(hits: Hits) -> Surface:
     color = _choose(shop & (z > 2.55), sign * 0.8, color)
     roof = torch.full_like(color, 0.3) * (0.7 + 0.5 * seed[:, None])
     color = _choose(hits.on_top, roof, color)
-    return _glossy(color, torch.where(window | door, 0.6, 0.0))
+    glow = ((window & ~frame & (mood > 0.72)) | (door & (shop_seed > 0.4)))[:, None] * lamp
+    gloss = torch.where(window | door, 0.6, 0.0)
+    return Surface(color, gloss, glow * (WINDOW_GLOW * hits.scene.light.lamps))
 
 
 def _wall(
@@ -218,11 +226,16 @@ def _vehicle_body(hits: Hits) -> Surface:
     color = _choose(back & lamp, (0.75, 0.03, 0.03), color)
     color = _choose(grille, 0.04, color)
     color = _choose(plate, 0.85, color)
-    return _glossy(color, 0.5)
+    shine = hits.scene.light.lamps * (hits.velocity.abs().amax(-1) > 0)
+    lit = (lamp & (front | back))[:, None] * color * (VEHICLE_LAMPS * shine)[:, None]
+    return Surface(color, torch.full_like(variant, 0.5), lit)
 
 
 def _vehicle_glass(hits: Hits) -> Surface:
-    """Window band with pillars in body colour; pattern[3]: 0 car cabin, 1 truck cab, 2 bus."""
+    """Window band with pillars in body colour.
+
+    pattern[3] is the variant: 0 car cabin, 1 truck cab, 2 bus, 3 a slanted screen.
+    """
     variant, share = hits.pattern[:, 3], hits.height_share
     cabin = (share > 0.08) & (share < 0.86)
     cab = (share > 0.5) & (share < 0.88)
@@ -232,7 +245,7 @@ def _vehicle_glass(hits: Hits) -> Surface:
     end_pillar = y.abs() / hits.half_extent[:, 1] > 0.9
     side_pillar = ((x / hits.half_extent[:, 0]).abs() > 0.92) | (((x + 20) % 1.25) < 0.1)
     pillar = torch.where(hits.on_end, end_pillar, side_pillar)
-    body = ~band | pillar | hits.on_top
+    body = torch.where(variant == 3, ~hits.on_top | end_pillar, ~band | pillar | hits.on_top)
     return _glossy(_choose(body, hits.second_color, hits.color), torch.where(body, 0.45, 0.9))
 
 
@@ -280,6 +293,12 @@ def _sign(hits: Hits) -> Surface:
     return Surface(albedo, torch.zeros_like(y), emitted)
 
 
+def _lamp(hits: Hits) -> Surface:
+    """Head of a street lamp; it shines at night."""
+    glow = torch.full_like(hits.color, hits.scene.light.lamps) * hits.second_color
+    return Surface(hits.color, torch.zeros_like(hits.variation), glow)
+
+
 def _stripes(hits: Hits) -> Surface:
     first = ((hits.above_base * 1.0 + hits.across * 0.35) % 0.5) < 0.25
     return _matte(_choose(first, hits.color, hits.second_color))
@@ -311,4 +330,6 @@ PROGRAMS = {
     Material.STRIPES: _stripes,
     Material.HEDGE: _hedge,
     Material.BRICK_WALL: _brick_wall,
+    Material.RAILS: _plain,
+    Material.LAMP: _lamp,
 }

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 
 from occany_core.synthetic.classes import SemanticClass
-from occany_core.synthetic.primitives import Primitives, Shape
-from occany_core.synthetic.roads import Road
+from occany_core.synthetic.primitives import Shape
 from occany_core.synthetic.world import StreetWorld
 
-ROAD_NEIGHBOURHOOD = 15.0  # metres around a road's bounding box where it is looked at
+SURFACE_STEPS = 3  # of the search for the ground along a column; each gains two digits
 RAY_START = 0.3  # metres from the camera
 RAY_END = 60.0  # metres of depth
 RAY_STEP = 0.7  # cells between the samples of a ray
@@ -42,14 +41,13 @@ def voxel_classes(
 ) -> np.ndarray:
     """Class per cell (X,Y,Z) uint8; a cell is filled where its centre lies in or close to a body.
 
-    world_from_ego (4,4) must be planar (yaw and xy). Bodies thinner than a cell are widened to
-    30 % of it, later primitives overwrite earlier ones, and the ground fills the cell below z=0.
+    The z axis of world_from_ego (4,4) may lean by a few degrees. Bodies thinner than a cell are
+    widened to 30 % of it, later primitives overwrite earlier ones, and of the ground the one cell
+    of each column is filled that holds the surface below the column's centre.
     """
     classes = np.full(grid.shape, int(SemanticClass.FREE), np.uint8)
-    ground_layer = int(np.floor((-1e-3 - grid.origin[2]) / grid.resolution))
-    if 0 <= ground_layer < grid.shape[2]:
-        classes[:, :, ground_layer] = _ground_classes(world, world_from_ego, grid)
-    _fill_bodies(classes, world.primitives, seconds, world_from_ego, grid)
+    _fill_ground(classes, world, world_from_ego, grid)
+    _fill_bodies(classes, world, seconds, world_from_ego, grid)
     return classes
 
 
@@ -57,103 +55,86 @@ def _cell_centers(grid: GridFrame, axis: int, index: np.ndarray) -> np.ndarray:
     return (index + 0.5) * grid.resolution + grid.origin[axis]
 
 
-def _ground_classes(world: StreetWorld, world_from_ego: np.ndarray, grid: GridFrame) -> np.ndarray:
-    """Road, sidewalk or terrain below each column (X,Y) uint8."""
+def _fill_ground(
+    classes: np.ndarray, world: StreetWorld, world_from_ego: np.ndarray, grid: GridFrame
+) -> None:
+    """Writes road, sidewalk or terrain into the surface cell of each column."""
     x = _cell_centers(grid, 0, np.arange(grid.shape[0]))
     y = _cell_centers(grid, 1, np.arange(grid.shape[1]))
-    in_ego = np.stack(np.meshgrid(x, y, indexing="ij"), -1)
-    points = in_ego @ world_from_ego[:2, :2].T + world_from_ego[:2, 3]
-    nearest = np.full(points.shape[:2], 1e9)
-    classes = np.full(points.shape[:2], int(SemanticClass.TERRAIN), np.uint8)
-    for road in world.roads:
-        low = road.points.min(0) - ROAD_NEIGHBOURHOOD
-        high = road.points.max(0) + ROAD_NEIGHBOURHOOD
-        near = ((points > low) & (points < high)).all(-1)
-        if not near.any():
-            continue
-        beyond = np.full(nearest.shape, 1e9)
-        beyond[near] = _distance_to(road, points[near]) - road.half_width
-        closer = beyond < nearest
-        nearest[closer] = beyond[closer]
-        outside = np.where(
-            beyond < road.sidewalk, int(SemanticClass.SIDEWALK), int(SemanticClass.TERRAIN)
-        )
-        classes[closer] = np.where(beyond < 0, int(SemanticClass.DRIVEABLE_SURFACE), outside)[
-            closer
-        ]
-    return classes
-
-
-def _distance_to(road: Road, points: np.ndarray) -> np.ndarray:
-    """Distance of points (M,2) to the road, looking only at segments near their bounding box."""
-    low, high = points.min(0), points.max(0)
-    middle, radius = (low + high) / 2, np.linalg.norm(high - low) / 2
-    step = road.points[1:] - road.points[:-1]
-    offset = middle - road.points[:-1]
-    along = np.clip((offset * step).sum(-1) / (step * step).sum(-1), 0, 1)
-    to_middle = np.linalg.norm(offset - along[:, None] * step, axis=-1)
-    useful = np.nonzero(to_middle <= to_middle.min() + 2 * radius)[0]
-    squared = np.full(len(points), np.inf)
-    x, y = np.ascontiguousarray(points.T)
-    for k in useful:
-        ox, oy = x - road.points[k, 0], y - road.points[k, 1]
-        dx, dy = step[k]
-        share = np.clip((ox * dx + oy * dy) / (dx * dx + dy * dy), 0, 1)
-        squared = np.minimum(squared, (ox - share * dx) ** 2 + (oy - share * dy) ** 2)
-    return np.sqrt(squared)
+    columns = np.stack(np.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2)
+    foot = torch.from_numpy(columns @ world_from_ego[:3, :2].T + world_from_ego[:3, 3]).float()
+    up = torch.from_numpy(world_from_ego[:3, 2]).float()
+    height = torch.zeros_like(foot[:, 0])
+    for _ in range(SURFACE_STEPS):
+        point = foot + height[:, None] * up
+        height += world.ground.height(point[:, 0], point[:, 1]) - point[:, 2]
+    point = foot + height[:, None] * up
+    surface = world.ground.edges.classes_at(point[:, 0], point[:, 1])
+    layer = np.floor((height.numpy() - 1e-3 - grid.origin[2]) / grid.resolution).astype(int)
+    inside = np.nonzero((layer >= 0) & (layer < grid.shape[2]))[0]
+    flat = classes.reshape(-1, grid.shape[2])
+    flat[inside, layer[inside]] = surface.numpy()[inside]
 
 
 def _fill_bodies(
     classes: np.ndarray,
-    primitives: Primitives,
+    world: StreetWorld,
     seconds: float,
     world_from_ego: np.ndarray,
     grid: GridFrame,
 ) -> None:
     """Writes the class of every primitive into the cells it fills, in order of the primitives."""
-    resolution = grid.resolution
-    cos_ego, sin_ego = world_from_ego[0, 0], world_from_ego[1, 0]
-    ego_from_world = np.array([[cos_ego, sin_ego], [-sin_ego, cos_ego]])
-    center = primitives.centers_at(seconds)
-    center[:, :2] = (center[:, :2] - world_from_ego[:2, 3]) @ ego_from_world.T
-    yaw = primitives.yaw - np.arctan2(sin_ego, cos_ego)
-    cos, sin = np.cos(yaw), np.sin(yaw)
-    half = np.maximum(primitives.half_extent, resolution * 0.30)
-    reach = np.stack(
-        [
-            abs(cos) * half[:, 0] + abs(sin) * half[:, 1],
-            abs(sin) * half[:, 0] + abs(cos) * half[:, 1],
-            half[:, 2],
-        ],
-        -1,
-    )
+    bodies, resolution = world.primitives, grid.resolution
+    center, body_from_ego = _bodies_in_ego(world, seconds, world_from_ego)
+    half = np.maximum(bodies.half_extent, resolution * 0.30)
+    reach = (np.abs(np.linalg.inv(body_from_ego)) @ half[..., None])[..., 0]
     origin, shape = np.array(grid.origin), np.array(grid.shape)
     first = np.floor((center - reach - origin) / resolution).astype(int).clip(0)
     end = np.minimum(np.ceil((center + reach - origin) / resolution).astype(int), shape)
+    is_round = (bodies.shape != int(Shape.BOX)).astype(np.float32)
+    half = half + resolution * (0.25 - 0.05 * is_round)[:, None]
 
     body, i, j = _columns(first, end)
-    x = _cell_centers(grid, 0, i) - center[body, 0]
-    y = _cell_centers(grid, 1, j) - center[body, 1]
-    local_x = cos[body] * x + sin[body] * y
-    local_y = -sin[body] * x + cos[body] * y
-    is_box = primitives.shape == int(Shape.BOX)
-    is_ellipsoid = primitives.shape == int(Shape.ELLIPSOID)
-    round_half = half + resolution * 0.2
-    in_box = (abs(local_x) <= half[body, 0] + resolution * 0.25) & (
-        abs(local_y) <= half[body, 1] + resolution * 0.25
-    )
-    radial = (local_x / round_half[body, 0]) ** 2 + (local_y / round_half[body, 1]) ** 2
-    inside = np.nonzero(np.where(is_box[body], in_box, radial <= 1))[0]
-    body, i, j, radial = body[inside], i[inside], j[inside], radial[inside]
+    x = (_cell_centers(grid, 0, i) - center[body, 0]).astype(np.float32)
+    y = (_cell_centers(grid, 1, j) - center[body, 1]).astype(np.float32)
+    foot = tuple(body_from_ego[body, a, 0] * x + body_from_ego[body, a, 1] * y for a in range(3))
+    # What the lean of a column shifts at most is allowed for here and judged cell by cell below.
+    widest = half[:, :2] + np.abs(body_from_ego[:, :2, 2]) * reach[:, 2:]
+    useful = (np.abs(foot[0]) <= widest[body, 0]) & (np.abs(foot[1]) <= widest[body, 1])
+    body, i, j, *foot = (v[useful] for v in (body, i, j, *foot))
 
     column, k = _ranges(first[body, 2], end[body, 2])
-    body, radial = body[column], radial[column]
-    z = _cell_centers(grid, 2, k) - center[body, 2]
-    upright = abs(z) <= half[body, 2] + resolution * 0.25
-    curved = radial + (z / round_half[body, 2]) ** 2 <= 1
-    inside = np.nonzero(np.where(is_ellipsoid[body], curved, upright))[0]
+    body = body[column]
+    z = (_cell_centers(grid, 2, k) - center[body, 2]).astype(np.float32)
+    local = [(foot[a][column] + body_from_ego[body, a, 2] * z) / half[body, a] for a in range(3)]
+    inside = np.nonzero(_inside(bodies.shape[body], local))[0]
     cell = np.ravel_multi_index((i[column], j[column], k), grid.shape)[inside]
-    classes.reshape(-1)[cell] = primitives.semantics[body[inside]]
+    classes.reshape(-1)[cell] = bodies.semantics[body[inside]]
+
+
+def _bodies_in_ego(
+    world: StreetWorld, seconds: float, world_from_ego: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Centres (P,3) in the ego frame and body_from_ego (P,3,3), turn and shear; float32."""
+    center, shear = world.placed_at(seconds)
+    yaw = world.primitives.yaw
+    cos, sin, zero, one = np.cos(yaw), np.sin(yaw), np.zeros_like(yaw), np.ones_like(yaw)
+    body_from_world = np.stack(
+        [cos, sin, zero, -sin, cos, zero, -shear[:, 0], -shear[:, 1], one], -1
+    ).reshape(-1, 3, 3)
+    rotation = world_from_ego[:3, :3]
+    center = (center - world_from_ego[:3, 3]) @ rotation
+    return center.astype(np.float32), (body_from_world @ rotation).astype(np.float32)
+
+
+def _inside(shape: np.ndarray, local: list[np.ndarray]) -> np.ndarray:
+    """Bool (M,): points x, y, z (M,) in units of the half extents lie in their shape (M,)."""
+    x, y, z = local
+    in_plane, upright = x * x + y * y, np.abs(z) <= 1
+    in_box = (np.maximum(np.abs(x), np.abs(y)) <= 1) & upright
+    in_cylinder = (in_plane <= 1) & upright
+    in_round = np.where(shape == int(Shape.CYLINDER), in_cylinder, in_plane + z * z <= 1)
+    return np.where(shape == int(Shape.BOX), in_box, in_round)
 
 
 def _columns(first: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 
 from occany_core.synthetic.classes import SemanticClass
-from occany_core.synthetic.ground import ground_color
-from occany_core.synthetic.intersections import rotate_about_z
+from occany_core.synthetic.ground import ground_surface
+from occany_core.synthetic.imaging import NOISE_SEED_STRIDE, developed, motion_blurred
+from occany_core.synthetic.intersections import in_body_axes, rotate_about_z
 from occany_core.synthetic.materials import Hits, surface_of
 from occany_core.synthetic.noise import value_noise
 from occany_core.synthetic.primitives import Material, Shape
@@ -21,8 +22,8 @@ from occany_core.synthetic.shadows import sunlit
 from occany_core.synthetic.sky import sky_color
 from occany_core.synthetic.visibility import GROUND, SKY, Visibility, cast
 
-NOISE_SEED_STRIDE = 7
-GAMMA = 2.2
+AHEAD_COSINE = 0.95
+VELOCITY_PROBE = 0.05  # seconds
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,15 @@ def render(  # noqa: PLR0913 - cameras, time and picture size are separate thing
     directions = rows(seen.rays.view(-1, 3), sky)
     rgb.view(-1, 3)[sky] = sky_color(scene, directions)
     points = _visible_points(scene, seen, world_from_cam, solid)
-    rgb.view(-1, 3)[solid] = _lit_color(scene, points, seen.centers)
+    rgb.view(-1, 3)[solid] = _lit_color(scene, points, seen, seconds)
     semantics.view(-1)[solid] = points.semantics
     instance.view(-1)[solid] = points.instance
     normal.view(-1, 3)[solid] = points.normal
-    rgb = _expose(scene, rgb, noise_seed)
+    if scene.imaging.exposure_time:
+        rgb = motion_blurred(rgb, _shift(scene, K, world_from_cam, seconds, seen))
+    seed = scene.world.seed * NOISE_SEED_STRIDE + noise_seed
+    ahead = _looks_ahead(scene, world_from_cam, seconds)
+    rgb = developed(rgb, scene.light, scene.imaging, seed, ahead)
     return Frames(rgb, seen.depth, semantics, instance, normal, seen.rays)
 
 
@@ -120,34 +125,48 @@ def _visible_points(
         semantics=torch.zeros_like(primitive),
         instance=torch.zeros_like(primitive),
     )
-    points.normal[:, 2] = 1
     on_ground = torch.nonzero(primitive == GROUND)[:, 0]
     if on_ground.numel():
-        points.albedo[on_ground], points.semantics[on_ground] = ground_color(
-            scene, rows(world, on_ground)
-        )
+        albedo, semantics, normal = ground_surface(scene, rows(world, on_ground))
+        points.albedo[on_ground], points.semantics[on_ground] = albedo, semantics
+        points.normal[on_ground] = normal
+        if scene.light.rain:
+            _make_wet(points, on_ground, scene.light.rain)
     on_object = torch.nonzero(primitive >= 0)[:, 0]
     if on_object.numel():
-        _paint_objects(scene, points, on_object, seen.centers)
+        _paint_objects(scene, points, on_object, seen)
     return points
 
 
-def _paint_objects(
-    scene: Scene, points: _Points, index: torch.Tensor, centers: torch.Tensor
-) -> None:
+def _make_wet(points: _Points, index: torch.Tensor, rain: float) -> None:
+    """Darkens the ground at `index` and lets roads mirror the sky, most in puddles."""
+    x, y, _ = rows(points.world, index).unbind(-1)
+    is_road = rows(points.semantics, index) == int(SemanticClass.DRIVEABLE_SURFACE)
+    puddles = ((value_noise(x * 0.5, y * 0.5) - 0.45) * 5).clamp(0, 1)
+    points.gloss[index] = is_road * rain * (0.35 + 0.6 * puddles)
+    points.albedo[index] *= 1 - 0.4 * rain
+
+
+def _paint_objects(scene: Scene, points: _Points, index: torch.Tensor, seen: Visibility) -> None:
     """Fills normal and look of the points on primitives."""
     primitive, world = rows(points.primitive, index), rows(points.world, index)
     cos, sin = rows(scene.cos, primitive), rows(scene.sin, primitive)
-    frame = rows(points.frame, index)
-    center = rows(centers.view(-1, 3), frame * len(scene) + primitive)
-    local = torch.stack(rotate_about_z((world - center).unbind(-1), cos, sin), -1)
+    body = rows(points.frame, index) * len(scene) + primitive
+    offset = world - rows(seen.centers.view(-1, 3), body)
+    shear = rows(seen.shears.view(-1, 2), body)
+    local = torch.stack(in_body_axes(offset.unbind(-1), (cos, sin), shear.unbind(-1)), -1)
     normal = _local_normals(scene, primitive, local)
     material = rows(scene.material, primitive)
     leafy = (material == int(Material.FOLIAGE)) | (material == int(Material.HEDGE))
     leafy = torch.nonzero(leafy)[:, 0]
     if leafy.numel():
         normal[leafy] = _rough_normals(rows(normal, leafy), rows(world, leafy))
-    points.normal[index] = torch.stack(rotate_about_z(normal.unbind(-1), cos, -sin), -1)
+    x, y, z = rotate_about_z(normal.unbind(-1), cos, -sin)
+    normal = torch.stack([x - z * shear[:, 0], y - z * shear[:, 1], z], -1)
+    normal = torch.nn.functional.normalize(normal, dim=-1)
+    # Through a hole one sees the inside of the far face.
+    away = (normal * rows(points.ray, index)).sum(-1, keepdim=True) > 0
+    points.normal[index] = torch.where(away, -normal, normal)
     surface = surface_of(Hits(scene, primitive, local, world))
     points.albedo[index] = surface.albedo
     points.gloss[index] = surface.gloss
@@ -186,34 +205,39 @@ def _rough_normals(normal: torch.Tensor, world: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(normal + 1.3 * (bend - 0.5), dim=-1)
 
 
-def _lit_color(scene: Scene, points: _Points, centers: torch.Tensor) -> torch.Tensor:
+def _lit_color(
+    scene: Scene, points: _Points, seen: Visibility, seconds: torch.Tensor
+) -> torch.Tensor:
     """Linear light (M,3) that reaches the camera from the visible points."""
     light = scene.light
-    sun_share = _sun_share(scene, points, centers)
-    near_base = torch.exp(-points.world[:, 2:3].clamp_min(0) * 1.2)
-    occlusion = 1 - 0.35 * near_base * (points.primitive >= 0)[:, None]
+    sun_share = _sun_share(scene, points, seen)
+    x, y, z = points.world.unbind(-1)
+    near_base = torch.exp(-(z - scene.ground.relief.height(x, y)).clamp_min(0) * 1.2)
+    occlusion = 1 - 0.35 * (near_base * (points.primitive >= 0))[:, None]
     ambient = light.ambient * (0.62 + 0.38 * points.normal[:, 2:3]) * occlusion
-    color = points.albedo * (ambient + sun_share[:, None] * light.sun_color)
+    arriving = ambient + sun_share[:, None] * light.sun_color
+    if scene.night_lights:
+        arriving += scene.night_lights.on(seconds, points.frame, points.world, points.normal)
+    color = points.albedo * arriving
     _add_reflections(scene, points, color)
     color = color + points.emitted
     if light.fog:
         clear = torch.exp(-light.fog * points.depth)[:, None]
-        color = color * clear + (1 - clear) * (light.sky_color * 0.85 + 0.1)
+        color = color * clear + (1 - clear) * (light.sky_color * 0.85 + 0.1 * light.daylight)
     return color
 
 
-def _sun_share(scene: Scene, points: _Points, centers: torch.Tensor) -> torch.Tensor:
+def _sun_share(scene: Scene, points: _Points, seen: Visibility) -> torch.Tensor:
     """Cosine to the sun, zero in shadow (M,); overcast days cast no shadows."""
     share = (points.normal @ scene.light.sun).clamp_min(0)
     if scene.light.overcast:
         return share
-    for frame in range(len(centers)):
-        facing = torch.nonzero((points.frame == frame) & (share > 0))[:, 0]
-        if facing.numel():
-            lit = sunlit(
-                scene, rows(points.world, facing), rows(points.normal, facing), centers[frame]
-            )
-            share[facing] = share[facing] * lit
+    facing = torch.nonzero(share > 0)[:, 0]
+    if facing.numel():
+        frame, world, normal = (
+            rows(part, facing) for part in (points.frame, points.world, points.normal)
+        )
+        share[facing] *= sunlit(scene, seen, frame, world, normal)
     return share
 
 
@@ -236,21 +260,33 @@ def _add_reflections(scene: Scene, points: _Points, color: torch.Tensor) -> None
     color[glossy] = rows(color, glossy) * (1 - strength) + seen * strength
 
 
-def _expose(scene: Scene, light_field: torch.Tensor, noise_seed: int) -> torch.Tensor:
-    """Linear light (F,H,W,3) -> display values 0..1 with vignette and sensor noise."""
-    light, device = scene.light, light_field.device
-    height, width = light_field.shape[1:3]
-    gains = torch.tensor([light.red_gain, 1.0, 2 - light.red_gain], device=device)
-    picture = light_field * light.exposure * gains
-    picture = picture / (1 + 0.35 * picture)
-    picture = picture.clamp(0, 1) ** (1 / GAMMA)
-    y, x = torch.meshgrid(
-        torch.linspace(-1, 1, height, device=device),
-        torch.linspace(-1, 1, width, device=device),
-        indexing="ij",
-    )
-    picture = picture * (1 - light.vignette * (x**2 + y**2)[None, ..., None] * 0.5)
-    seed = scene.world.seed * NOISE_SEED_STRIDE + noise_seed
-    generator = torch.Generator(device=device).manual_seed(seed)
-    noise = torch.randn(picture.shape, generator=generator, device=device)
-    return (picture + noise * light.noise).clamp(0, 1)
+def _looks_ahead(
+    scene: Scene, world_from_cam: torch.Tensor, seconds: torch.Tensor
+) -> torch.Tensor:
+    """Bool (F,): cameras whose optical axis runs along the ego vehicle."""
+    forward = scene.world.ego_poses(seconds.tolist())[:, :3, 0]
+    forward = torch.tensor(forward, device=world_from_cam.device).float()
+    return (world_from_cam[:, :3, 2] * forward).sum(-1) > AHEAD_COSINE
+
+
+def _shift(
+    scene: Scene,
+    K: torch.Tensor,
+    world_from_cam: torch.Tensor,
+    seconds: torch.Tensor,
+    seen: Visibility,
+) -> torch.Tensor:
+    """How far each pixel's point moves in the picture while it is exposed, (F,H,W,2) pixels.
+
+    The vehicle moves straight ahead and all else stands still.
+    """
+    times = seconds.tolist()
+    later = scene.world.ego_poses([second + VELOCITY_PROBE for second in times])
+    moved = later[:, :3, 3] - scene.world.ego_poses(times)[:, :3, 3]
+    velocity = torch.tensor(moved / VELOCITY_PROBE, device=K.device).float()
+    rotation = world_from_cam[:, :3, :3]
+    step = torch.einsum("fji,fj->fi", rotation, velocity * scene.imaging.exposure_time)
+    step = step[:, None, None]
+    ray = torch.einsum("fji,fyxj->fyxi", rotation, seen.rays)
+    focal = torch.stack([K[:, 0, 0], K[:, 1, 1]], -1)[:, None, None]
+    return focal * (ray[..., :2] * step[..., 2:] - step[..., :2]) / seen.depth[..., None]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from occany_core.synthetic.lidar import scan, sparse_depth
 from occany_core.synthetic.renderer import render
 from occany_core.synthetic.rigs import RigCamera, jittered_surround, novel_view_pose
 from occany_core.synthetic.scene import Scene
@@ -23,6 +24,7 @@ RENDERED_VIEWS = 15
 NOVEL_SOURCES = (*range(6), *range(6), 0, 6, 12, 13, 14, 13)
 TOO_CLOSE = 1.2  # metres
 TOO_CLOSE_SHARE = 0.25  # a view with more pixels nearer than TOO_CLOSE rejects the sample
+OCCLUSION_MARGIN = 0.1  # share of depth, and metres, by which a return may lie behind a surface
 FARTHEST_DEPTH = 300.0  # metres; beyond it depth is stored as 0, like the sky
 
 
@@ -60,9 +62,13 @@ class _Views:
 
 
 def training_sample(
-    seed: int, width: int, height: int, device: str | torch.device = "cpu"
+    seed: int, width: int, height: int, device: str | torch.device = "cpu", lidar_beams: int = 0
 ) -> Sample | None:
-    """The sample of a seed, or None when a camera stands inside or right before something."""
+    """The sample of a seed, or None when a camera stands inside or right before something.
+
+    With lidar_beams, depth is known only where returns of a roof LiDAR with that many beams, which
+    scans at the time of each view, fall.
+    """
     world = StreetWorld(seed)
     scene = Scene(world, device)
     rng = np.random.default_rng(seed + RIG_SEED_OFFSET)
@@ -73,7 +79,10 @@ def training_sample(
     if is_blocked(frames.depth, TOO_CLOSE_SHARE):
         return None
     novel_depth = cast(scene, *novel.tensors(device), height, width).depth
-    depth = torch.cat([frames.depth, novel_depth]).cpu().numpy()
+    depth = torch.cat([frames.depth, novel_depth])
+    if lidar_beams:
+        depth = _scanned(scene, (views, novel), lidar_beams, depth)
+    depth = depth.cpu().numpy()
     known = np.isfinite(depth) & (depth < FARTHEST_DEPTH)
     reference_from_world = np.linalg.inv(views.world_from_cam[0])
     poses = [reference_from_world @ pose for pose in views.world_from_cam + novel.world_from_cam]
@@ -84,6 +93,23 @@ def training_sample(
         reference_from_cam=np.stack(poses).astype(np.float32),
         seconds=np.array(views.seconds + novel.seconds, np.float32),
     )
+
+
+def _scanned(
+    scene: Scene, views: tuple[_Views, _Views], beams: int, dense: torch.Tensor
+) -> torch.Tensor:
+    """Depth like `dense` (V+N,H,W), inf where no return falls, and where something hides it."""
+    tensors = [group.tensors(scene.device) for group in views]
+    K, poses, seconds = (torch.cat(parts) for parts in zip(*tensors, strict=True))
+    height, width = dense.shape[1:]
+    sparse = torch.full_like(dense, torch.inf)
+    for second in sorted({float(second) for second in seconds}):
+        pose = scene.world.ego_poses([second])[0]
+        points = scan(scene, pose, second, beams, scene.world.seed).points()
+        for index in torch.nonzero(seconds == second)[:, 0].tolist():
+            sparse[index] = sparse_depth(points, K[index], poses[index], height, width)
+    hidden = sparse > dense * (1 + OCCLUSION_MARGIN) + OCCLUSION_MARGIN
+    return torch.where(hidden, torch.inf, sparse)
 
 
 def is_blocked(depth: torch.Tensor, allowed_share: float) -> bool:

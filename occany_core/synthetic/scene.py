@@ -1,42 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Render-ready copy of a world on one device: StreetWorld -> tensors, light, road look-up grid.
+"""Render-ready copy of a world on one device: StreetWorld -> tensors and road look-up grid.
 
 World frame, metres. Build once per world (tens of milliseconds) and use for many frames.
 """
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from occany_core.synthetic.primitives import Shape
+from occany_core.synthetic.ground_rays import Ground
+from occany_core.synthetic.imaging import draw_imaging
+from occany_core.synthetic.light import draw_light
+from occany_core.synthetic.night_lights import NightLights
+from occany_core.synthetic.primitives import PIERCED, Material, Shape
 from occany_core.synthetic.ragged import rows
+from occany_core.synthetic.relief import lifted
 from occany_core.synthetic.world import StreetWorld
 
 ROAD_CELL = 4.0  # metres, cell of the look-up grid "nearest segment of each road"
 ROAD_MARGIN = 20.0  # metres that the grid reaches beyond all roads
-
-
-@dataclass(frozen=True)
-class Light:
-    """Weather and camera tone of one world.
-
-    sun (3,) unit vector towards the sun; sun_color, sky_color, ambient (3,) linear light;
-    cloud_cover 0..1; fog in 1/m; exposure, red_gain, noise (standard deviation), vignette.
-    """
-
-    overcast: bool
-    sun: torch.Tensor
-    sun_color: torch.Tensor
-    sky_color: torch.Tensor
-    ambient: torch.Tensor
-    cloud_cover: float
-    fog: float
-    exposure: float
-    red_gain: float
-    noise: float
-    vignette: float
 
 
 @dataclass(frozen=True)
@@ -57,8 +41,8 @@ class RoadTensors:
 class Scene:
     """A `StreetWorld` as float32 tensors on one device; P primitives.
 
-    Primitive fields as in `Primitives`, plus `cos`, `sin` (P,) of the yaw and `reach` (P,3), the
-    half extents of the axis-aligned box around each primitive.
+    Primitive fields as in `Primitives`, plus `cos`, `sin` (P,) of the yaw and `reach` (P,3), half
+    extents of an axis-aligned box around each primitive wherever it stands.
     """
 
     def __init__(self, world: StreetWorld, device: str | torch.device = "cpu") -> None:
@@ -70,6 +54,7 @@ class Scene:
         self.semantics = self._tensor(primitives.semantics)
         self.instance = self._tensor(primitives.instance)
         self.center = self._tensor(primitives.center)
+        self.pierced = self._tensor(np.isin(primitives.material, PIERCED))
         self.half_extent = self._tensor(primitives.half_extent)
         self.color = self._tensor(primitives.color)
         self.second_color = self._tensor(primitives.second_color)
@@ -78,9 +63,14 @@ class Scene:
         self.variation = self._tensor(primitives.variation)
         yaw = self._tensor(primitives.yaw)
         self.cos, self.sin = torch.cos(yaw), torch.sin(yaw)
+        self.slant = self._tensor(primitives.slant)
+        self.leaning = self._tensor(primitives.leaning)
+        self.ground = Ground(world.ground.relief, world.ground.edges.to(self.device))
         self.reach = self._reach()
-        self.radius = self.half_extent.norm(dim=-1)
+        self.radius = self.reach.norm(dim=-1)
         self.light = draw_light(world.seed, self.device)
+        self.imaging = draw_imaging(world.seed, night=self.light.lamps > 0)
+        self.night_lights = self._night_lights() if self.light.lamps else None
         self._add_roads()
 
     def __len__(self) -> int:
@@ -95,7 +85,14 @@ class Scene:
     def _reach(self) -> torch.Tensor:
         hx, hy, hz = self.half_extent.unbind(-1)
         cos, sin = self.cos.abs(), self.sin.abs()
-        return torch.stack([cos * hx + sin * hy, sin * hx + cos * hy, hz], -1)
+        steepest = self.slant.abs() + self.leaning * self.ground.relief.steepest()
+        rise = steepest * torch.hypot(hx, hy)
+        return torch.stack([cos * hx + sin * hy, sin * hx + cos * hy, hz + rise], -1)
+
+    def _night_lights(self) -> NightLights:
+        lamps = torch.nonzero(self.material == int(Material.LAMP))[:, 0]
+        position, color = rows(self.center, lamps), rows(self.second_color, lamps)
+        return NightLights(self.world, self.ground.edges, position, color)
 
     def _add_roads(self) -> None:
         points = [self._tensor(road.points) for road in self.world.roads]
@@ -118,15 +115,21 @@ class Scene:
             for road, polyline in zip(self.world.roads, points, strict=True)
         ]
 
-    def indices_of(self, shape: Shape, primitive: torch.Tensor) -> torch.Tensor:
-        """Positions in `primitive` (M,) whose primitive has this shape."""
-        return torch.nonzero(rows(self.shape, primitive) == int(shape))[:, 0]
+    def kinds(self, primitive: torch.Tensor) -> Iterator[tuple[Shape, bool, torch.Tensor]]:
+        """Shape, whether it has holes, and the positions (M,) in `primitive` of that kind."""
+        kind = rows(self.shape * 2 + self.pierced, primitive)
+        for shape in Shape:
+            for pierced in (False, True):
+                yield shape, pierced, torch.nonzero(kind == int(shape) * 2 + pierced)[:, 0]
 
-    def centers_at(self, seconds: torch.Tensor) -> torch.Tensor:
-        """Centres (F,P,3) at times (F,) seconds."""
+    def placed_at(self, seconds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Centres (F,P,3) in the world and shears (F,P,2), rise per metre, at seconds (F,)."""
         centers = self.center[None].expand(len(seconds), -1, -1).clone()
         centers[..., :2] += self.velocity[None] * seconds[:, None, None]
-        return centers
+        slants = self.slant * self.cos, self.slant * self.sin
+        z, *shear = lifted(self.ground.relief, centers, self.leaning, slants)
+        centers[..., 2] = z
+        return centers, torch.stack(shear, -1)
 
 
 def _nearest_segment(centers: torch.Tensor, polyline: torch.Tensor) -> torch.Tensor:
@@ -137,36 +140,3 @@ def _nearest_segment(centers: torch.Tensor, polyline: torch.Tensor) -> torch.Ten
     along = ((offset * step).sum(-1) / (step * step).sum(-1)).clamp(0, 1)
     distance = ((offset - along[..., None] * step) ** 2).sum(-1)
     return distance.argmin(-1).reshape(centers.shape[:2])
-
-
-def draw_light(seed: int, device: torch.device) -> Light:
-    """Weather and tone of the world with this seed."""
-    u = torch.rand(16, generator=torch.Generator().manual_seed(seed)).tolist()
-    elevation = math.radians(8 + 62 * u[0])
-    azimuth = 2 * math.pi * u[1]
-    overcast = u[2] < 0.3
-    warmth = max(0.0, 1 - elevation / 0.6)
-    sun = torch.tensor(
-        [
-            math.cos(azimuth) * math.cos(elevation),
-            math.sin(azimuth) * math.cos(elevation),
-            math.sin(elevation),
-        ],
-        device=device,
-    )
-    sun_color = torch.tensor([1.25, 1.12 - 0.25 * warmth, 0.95 - 0.5 * warmth], device=device)
-    blue_sky = [0.45 + 0.3 * warmth, 0.62, 0.92 - 0.2 * warmth]
-    sky_color = torch.tensor([0.75, 0.78, 0.82] if overcast else blue_sky, device=device)
-    return Light(
-        overcast=overcast,
-        sun=sun,
-        sun_color=sun_color * (1.15 * (0.25 if overcast else 1.0)),
-        sky_color=sky_color,
-        ambient=(0.78 if overcast else 0.42) * (0.55 + 0.45 * sky_color),
-        cloud_cover=0.2 + 0.7 * u[3],
-        fog=0.0 if u[4] < 0.6 else 0.004 + 0.02 * u[5] ** 2,
-        exposure=0.75 + 0.55 * u[6],
-        red_gain=0.92 + 0.16 * u[7],
-        noise=0.004 + 0.02 * u[8],
-        vignette=0.25 * u[9],
-    )

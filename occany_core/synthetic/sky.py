@@ -15,7 +15,9 @@ def sky_color(scene: Scene, directions: torch.Tensor) -> torch.Tensor:
     directions = directions / directions.norm(dim=-1, keepdim=True)
     elevation = directions[:, 2].clamp(0, 1)[:, None]
     glow = torch.tensor(HORIZON_GLOW, device=directions.device)
-    base = light.sky_color * (1.0 - 0.45 * elevation) + (1 - elevation) ** 6 * glow
+    base = (
+        light.sky_color * (1.0 - 0.45 * elevation) + (1 - elevation) ** 6 * glow * light.daylight
+    )
     plane = directions[:, :2] / (directions[:, 2:].abs() + 0.12)
     x, y = plane[:, 0], plane[:, 1]
     density = (
@@ -25,7 +27,7 @@ def sky_color(scene: Scene, directions: torch.Tensor) -> torch.Tensor:
     )
     cloud = ((density - 1 + light.cloud_cover) * 2.5).clamp(0, 1)[:, None]
     if light.overcast:
-        return base * (1 - cloud) + cloud * 0.7
+        return base * (1 - cloud) + cloud * 0.7 * light.daylight
     towards_sun = (directions @ light.sun).clamp(0, 1)
     disc = (towards_sun**300 * 6 + towards_sun**8 * 0.15)[:, None]
-    return base * (1 - cloud) + cloud * 0.82 + light.sun_color * disc
+    return base * (1 - cloud) + cloud * 0.82 * light.daylight + light.sun_color * disc

@@ -10,10 +10,19 @@ import math
 import numpy as np
 
 from occany_core.synthetic.classes import SemanticClass
-from occany_core.synthetic.primitives import Material, Numbers, PrimitiveBuilder, Shape
+from occany_core.synthetic.primitives import (
+    FOUNDATION,
+    Material,
+    Numbers,
+    PrimitiveBuilder,
+    Shape,
+)
 from occany_core.synthetic.street_objects import SIGN_COLORS
 from occany_core.synthetic.street_style import StreetStyle
 
+LAMP_REACH = 1.8  # metres from the pole to the light
+LAMP_COLORS = ((1.0, 0.72, 0.38), (0.95, 0.95, 0.9))  # sodium, white
+FENCE_FOOT = 0.4  # metres of a fence below the ground, where that is bent
 FURNITURE_MIX = ["sign", "sign", "bin", "bollard", "signal", "cone", "barrier"]
 
 
@@ -109,6 +118,16 @@ def _add_on_pole(
             color=grey,
             **shared,
         )
+        builder.add(
+            Shape.BOX,
+            (*(np.array(position) + forward * LAMP_REACH), height - 0.1),
+            (0.35, 0.14, 0.06),
+            yaw=yaw,
+            material=Material.LAMP,
+            color=grey,
+            second_color=LAMP_COLORS[int(rng.integers(len(LAMP_COLORS)))],
+            **shared,
+        )
     elif kind == "signal":
         builder.add(
             Shape.BOX,
@@ -137,20 +156,20 @@ def _add_on_pole(
 def add_fence(
     builder: PrimitiveBuilder, position: Numbers, yaw: float, length: float, brick: np.ndarray
 ) -> None:
-    """A hedge, a wall in the colour `brick` (3,) or a striped fence, `length` metres long."""
+    """A hedge, a wall in the colour `brick` (3,) or a fence of rails, `length` metres long."""
     rng = builder.rng
     instance = builder.new_instance()
     half_height = rng.uniform(0.5, 1.1)
     material, semantics, color = [
         (Material.HEDGE, SemanticClass.VEGETATION, np.array([0.14, 0.28, 0.08])),
         (Material.BRICK_WALL, SemanticClass.BARRIER, brick),
-        (Material.STRIPES, SemanticClass.BARRIER, np.full(3, 0.35)),
+        (Material.RAILS, SemanticClass.BARRIER, np.full(3, 0.12)),
     ][int(rng.integers(3))]
-    thickness = 0.5 if material == Material.HEDGE else 0.2
+    thickness = {Material.HEDGE: 0.5, Material.BRICK_WALL: 0.2, Material.RAILS: 0.03}[material]
     builder.add(
         Shape.BOX,
-        (*position, half_height),
-        (length / 2, thickness, half_height),
+        (*position, half_height - FENCE_FOOT / 2),
+        (length / 2, thickness, half_height + FENCE_FOOT / 2),
         yaw,
         material,
         semantics,
@@ -179,8 +198,8 @@ def add_building(
     shared = dict(yaw=yaw, semantics=SemanticClass.MANMADE, instance=instance)
     builder.add(
         Shape.BOX,
-        (*position, height / 2),
-        (width / 2, depth / 2, height / 2),
+        (*position, (height - FOUNDATION) / 2),
+        (width / 2, depth / 2, (height + FOUNDATION) / 2),
         material=Material.FACADE,
         color=wall,
         second_color=rng.uniform(0.05, 0.35, 3),
@@ -191,8 +210,8 @@ def add_building(
         share = rng.uniform(0.3, 0.8)
         builder.add(
             Shape.BOX,
-            (*position, height + height * 0.12),
-            (width / 2 * share, depth / 2 * share, height * 0.12),
+            (*position, height + height * 0.12 - FOUNDATION / 2),
+            (width / 2 * share, depth / 2 * share, height * 0.12 + FOUNDATION / 2),
             material=Material.FACADE,
             color=wall * 0.9,
             second_color=rng.uniform(0.05, 0.3, 3),

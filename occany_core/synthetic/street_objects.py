@@ -62,17 +62,7 @@ def add_vehicle(
     elif kind == "truck":
         _add_truck_body(builder, place, size, paint, shared)
     else:
-        rise = height - 0.35
-        builder.add(
-            Shape.BOX,
-            (*place.at(0, 0), 0.35 + rise / 2),
-            (length / 2, width / 2, rise / 2),
-            material=Material.VEHICLE_GLASS,
-            color=WINDOW_TINT,
-            second_color=paint,
-            pattern=(length, width, rise, 2),
-            **shared,
-        )
+        _add_long_body(builder, place, kind, size, paint, shared)
     radius = 0.33 if kind in ("car", "suv") else 0.42
     for ahead in (length * 0.31, -length * 0.31):
         for left in (width / 2 - 0.08, -width / 2 + 0.08):
@@ -106,10 +96,11 @@ def _add_car_body(
     paint: np.ndarray,
     shared: dict,
 ) -> None:
+    """Lower body, cabin with roof, two slanted screens and mirrors."""
     length, width, height = size
     is_car = kind == "car"
-    belt = height * (0.52 if is_car else 0.58)  # top of the doors
-    rise = belt - 0.22
+    belt = height * (0.56 if is_car else 0.6)  # top of the doors
+    rise, roof = belt - 0.22, height - belt
     builder.add(
         Shape.BOX,
         (*place.at(0, 0), 0.22 + rise / 2),
@@ -119,11 +110,11 @@ def _add_car_body(
         pattern=(length, width, height, 0),
         **shared,
     )
-    cabin = length * (0.56 if is_car else 0.66)
-    roof = height - belt
+    cabin = length * (0.36 if is_car else 0.48)
+    middle = -length * (0.05 if is_car else 0.12)
     builder.add(
         Shape.BOX,
-        (*place.at(-length * 0.06 if is_car else -length * 0.1, 0), belt + roof / 2),
+        (*place.at(middle, 0), belt + roof / 2),
         (cabin / 2, width / 2 * 0.86, roof / 2),
         material=Material.VEHICLE_GLASS,
         color=WINDOW_TINT,
@@ -131,15 +122,93 @@ def _add_car_body(
         pattern=(cabin, width, roof, 0),
         **shared,
     )
+    runs = (0.16, -0.14 if is_car else -0.05)  # of the screens, shares of the length
+    for run in runs:
+        ahead = middle + math.copysign(cabin / 2, run) + run * length / 2
+        screen = (abs(run) * length, width * 0.86, roof)
+        _add_screen(builder, (*place.at(ahead, 0), belt), screen, run > 0, paint, shared)
+    for left in (width * 0.5 + 0.07, -width * 0.5 - 0.07):
+        builder.add(
+            Shape.ELLIPSOID,
+            (*place.at(middle + cabin * 0.5 + 0.1, left), belt + 0.08),
+            (0.07, 0.11, 0.08),
+            material=Material.PLAIN,
+            color=paint,
+            **shared,
+        )
+
+
+def _add_screen(
+    builder: PrimitiveBuilder,
+    center: Numbers,
+    size: tuple[float, float, float],
+    at_front: bool,
+    paint: np.ndarray,
+    shared: dict,
+) -> None:
+    """A slanted window; size is its run along the vehicle, its width and its rise, metres.
+
+    It is a sheared box: its top climbs from `center`'s height by the rise, its bottom stays below.
+    """
+    run, width, rise = size
     builder.add(
         Shape.BOX,
-        (*place.at(-length * 0.06, 0), belt + roof * 0.2),
-        (cabin / 2 * 1.22, width / 2 * 0.9, roof * 0.22),
-        material=Material.VEHICLE_BODY,
-        color=paint,
-        pattern=(length, width, height, 2),
+        center,
+        (run / 2, width / 2, rise / 2),
+        material=Material.VEHICLE_GLASS,
+        color=WINDOW_TINT,
+        second_color=paint,
+        pattern=(run, width, rise, 3),
+        slant=-rise / run if at_front else rise / run,
         **shared,
     )
+
+
+def _add_long_body(
+    builder: PrimitiveBuilder,
+    place: _Placement,
+    kind: str,
+    size: tuple[float, float, float],
+    paint: np.ndarray,
+    shared: dict,
+) -> None:
+    """A bus with a unit on its roof, or a van with a bonnet and a slanted windscreen."""
+    length, width, height = size
+    nose = 0.0 if kind == "bus" else length * 0.2
+    rise = height - 0.35
+    builder.add(
+        Shape.BOX,
+        (*place.at(-nose / 2, 0), 0.35 + rise / 2),
+        ((length - nose) / 2, width / 2, rise / 2),
+        material=Material.VEHICLE_GLASS,
+        color=WINDOW_TINT,
+        second_color=paint,
+        pattern=(length, width, rise, 2),
+        **shared,
+    )
+    if kind == "bus":
+        builder.add(
+            Shape.BOX,
+            (*place.at(length * 0.2, 0), height + 0.1),
+            (length * 0.16, width * 0.35, 0.16),
+            material=Material.PLAIN,
+            color=paint * 0.9,
+            **shared,
+        )
+        return
+    bonnet = 0.5 * height
+    builder.add(
+        Shape.BOX,
+        (*place.at(length / 2 - nose / 2, 0), (0.3 + bonnet) / 2),
+        (nose / 2 + 0.02, width / 2 * 0.98, (bonnet - 0.3) / 2),
+        material=Material.VEHICLE_BODY,
+        color=paint,
+        pattern=(length, width, height, 0),
+        **shared,
+    )
+    screen = (nose * 0.75, width * 0.92, height * 0.96 - bonnet)
+    ahead = length / 2 - nose + screen[0] / 2
+    _add_screen(builder, (*place.at(ahead, 0), bonnet), screen, True, paint, shared)
 
 
 def _add_truck_body(
@@ -168,6 +237,14 @@ def _add_truck_body(
         material=Material.VEHICLE_BODY,
         color=builder.rng.uniform(0.3, 0.95, 3),
         pattern=(length, width, height, 1),
+        **shared,
+    )
+    builder.add(
+        Shape.BOX,
+        (*place.at(0, 0), 0.68),
+        (length * 0.47, width * 0.32, 0.2),
+        material=Material.PLAIN,
+        color=(0.06, 0.06, 0.06),
         **shared,
     )
 
@@ -246,8 +323,8 @@ def add_tree(builder: PrimitiveBuilder, position: Numbers) -> None:
     shared = dict(yaw=0, semantics=SemanticClass.VEGETATION, instance=instance)
     builder.add(
         Shape.CYLINDER,
-        (*position, trunk / 2),
-        (radius, radius, trunk / 2),
+        (*position, trunk * 0.9),
+        (radius, radius, trunk * 0.9),
         material=Material.BARK,
         color=np.array([0.26, 0.19, 0.13]) * rng.uniform(0.6, 1.4),
         **shared,
@@ -262,7 +339,7 @@ def add_tree(builder: PrimitiveBuilder, position: Numbers) -> None:
             builder.add(Shape.ELLIPSOID, center, extent, color=green * 0.7, **crown)
         return
     for _ in range(int(rng.integers(2, 5))):
-        shift = rng.normal(0, height * 0.10, 3)
+        shift = rng.normal(0, height * 0.10, 3).clip(-0.14 * height, 0.14 * height)
         reach = height * rng.uniform(0.17, 0.28)
         center = (
             position[0] + shift[0],

@@ -115,6 +115,13 @@ def scenes(
     return itertools.islice((found for found in usable if found is not None), count)
 
 
+def usable_seeds(count: int = SCENE_COUNT, device: str | torch.device = "cpu") -> Iterator[int]:
+    """The seeds of the first `count` scenes of the set."""
+    worlds = (StreetWorld(seed) for seed in itertools.count(FIRST_SEED))
+    usable = (world.seed for world in worlds if _is_usable(world, Scene(world, device)))
+    return itertools.islice(usable, count)
+
+
 def _is_usable(world: StreetWorld, street: Scene) -> bool:
     """Whether no camera of any setting stands inside or right before something."""
     size = (_TRIAL_WIDTH, _TRIAL_HEIGHT)

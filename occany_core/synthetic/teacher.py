@@ -111,7 +111,7 @@ def instance_centres(scene: Scene, seconds: Float[Tensor, " V"]) -> Float[Tensor
 
     The whole, not what is seen of it, so that views agree.
     """
-    centres = scene.centers_at(seconds)
+    centres, _ = scene.placed_at(seconds)
     number = int(scene.instance.max()) + 1 if len(scene) else 1
     where = scene.instance[None, :, None].expand_as(centres)
     blank = centres.new_zeros(len(seconds), number, 3)

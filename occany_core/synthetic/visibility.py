@@ -7,12 +7,18 @@ and one integer minimum over (depth bits, primitive) resolves them. Pairs that l
 what their tile already shows are skipped; the result equals brute force.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 
-from occany_core.synthetic.intersections import NEAR, Vector, intersect, rotate_about_z
+from occany_core.synthetic.ground_rays import ground_depth
+from occany_core.synthetic.intersections import (
+    NEAR,
+    Vector,
+    in_body_axes,
+    intersect,
+    rotate_about_z,
+)
 from occany_core.synthetic.primitives import Shape
 from occany_core.synthetic.ragged import expand_rectangles, rows
 from occany_core.synthetic.scene import Scene
@@ -34,14 +40,15 @@ class Visibility:
     """F frames of H x W pixels.
 
     depth (F,H,W) float32 z-depth in metres, inf where sky; primitive (F,H,W) int64, `GROUND` or
-    `SKY`; rays (F,H,W,3) world directions of unit camera depth; centers (F,P,3) primitive
-    centres at each frame's time; pairs: tile-primitive pairs that were intersected.
+    `SKY`; rays (F,H,W,3) world directions of unit camera depth; centers (F,P,3) and shears (F,P,2)
+    of the primitives at each frame's time; pairs: tile-primitive pairs that were intersected.
     """
 
     depth: torch.Tensor
     primitive: torch.Tensor
     rays: torch.Tensor
     centers: torch.Tensor
+    shears: torch.Tensor
     pairs: int
 
 
@@ -64,13 +71,15 @@ class _Pairs:
 class _Bundle:
     """Rays of all frames by tile, with what they start from and may meet.
 
-    rays: x, y, z parts, each (F * tiles, TILE * TILE); origins (F,3); centers (F,P,3).
+    rays: x, y, z parts, each (F * tiles, TILE * TILE); origins (F,3); centers (F,P,3) and shears
+    (F,P,2) of the primitives.
     """
 
     scene: Scene
     rays: Vector
     origins: torch.Tensor
     centers: torch.Tensor
+    shears: torch.Tensor
 
 
 @torch.no_grad()
@@ -87,13 +96,13 @@ def cast(
     K (F,3,3) pixels; world_from_cam (F,4,4); seconds (F,); all float32 on the scene's device.
     """
     tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
-    centers = scene.centers_at(seconds)
+    centers, shears = scene.placed_at(seconds)
     rays = _pixel_rays(K, world_from_cam, tiles_y * TILE, tiles_x * TILE)
     tile_rays = _by_tile(rays, tiles_y, tiles_x)
-    pairs = _candidate_pairs(scene, K, world_from_cam, centers, tiles_y, tiles_x)
-    keys = _ground_keys(tile_rays[2], world_from_cam[:, 2, 3], tiles_y * tiles_x)
-    origins = world_from_cam[:, :3, 3]
-    tested = _resolve(_Bundle(scene, tile_rays, origins, centers), keys, pairs)
+    bundle = _Bundle(scene, tile_rays, world_from_cam[:, :3, 3], centers, shears)
+    pairs = _candidate_pairs(bundle, K, world_from_cam, tiles_y, tiles_x)
+    keys = _ground_keys(bundle, tiles_y * tiles_x)
+    tested = _resolve(bundle, keys, pairs)
 
     frames = len(K)
     keys = keys.view(frames, tiles_y, tiles_x, TILE, TILE).permute(0, 1, 3, 2, 4)
@@ -102,7 +111,8 @@ def cast(
     primitive = keys & _GROUND_CODE
     primitive = torch.where(primitive == _GROUND_CODE, GROUND, primitive)
     primitive = torch.where(torch.isfinite(depth), primitive, SKY)
-    return Visibility(depth, primitive, rays[:, :height, :width].contiguous(), centers, tested)
+    rays = rays[:, :height, :width].contiguous()
+    return Visibility(depth, primitive, rays, centers, shears, tested)
 
 
 def _pixel_rays(
@@ -125,31 +135,35 @@ def _by_tile(rays: torch.Tensor, tiles_y: int, tiles_x: int) -> Vector:
     return x, y, z
 
 
-def _ground_keys(ray_z: torch.Tensor, camera_height: torch.Tensor, tiles: int) -> torch.Tensor:
+def _ground_keys(bundle: _Bundle, tiles: int) -> torch.Tensor:
     """Depth-and-code keys (F * tiles, TILE * TILE) of a world with nothing but ground and sky."""
-    height = camera_height.repeat_interleave(tiles)[:, None]
-    depth = torch.where(ray_z < -1e-6, -height / ray_z.clamp_max(-1e-6), math.inf)
-    seen = depth < FARTHEST_GROUND
-    ground = (depth.view(torch.int32).long() << _CODE_BITS) | _GROUND_CODE
-    return torch.where(seen, ground, (_INFINITE_DEPTH_BITS << _CODE_BITS) | _SKY_CODE)
+    x, y, z = bundle.rays
+    keys = torch.full_like(z, (_INFINITE_DEPTH_BITS << _CODE_BITS) | _SKY_CODE, dtype=torch.int64)
+    # A ray that climbs faster than the ground anywhere never meets it.
+    steepest = bundle.scene.ground.relief.steepest() + 1e-6
+    may_meet = torch.nonzero((z < steepest * torch.hypot(x, y)).any(-1))[:, 0]
+    frame = torch.div(may_meet, tiles, rounding_mode="floor")
+    origins = rows(bundle.origins, frame)[:, :, None].unbind(1)
+    rays = tuple(rows(part, may_meet) for part in bundle.rays)
+    depth = ground_depth(bundle.scene.ground, origins, rays, FARTHEST_GROUND)
+    code = torch.where(torch.isfinite(depth), _GROUND_CODE, _SKY_CODE)
+    keys[may_meet] = (depth.view(torch.int32).long() << _CODE_BITS) | code
+    return keys
 
 
 def _candidate_pairs(
-    scene: Scene,
-    K: torch.Tensor,
-    world_from_cam: torch.Tensor,
-    centers: torch.Tensor,
-    tiles_y: int,
-    tiles_x: int,
+    bundle: _Bundle, K: torch.Tensor, world_from_cam: torch.Tensor, tiles_y: int, tiles_x: int
 ) -> _Pairs:
     """All tiles that the clipped outline of each primitive may touch."""
-    rotation, origin = world_from_cam[:, :3, :3], world_from_cam[:, :3, 3]
-    relative = centers - origin[:, None]
+    scene, rotation = bundle.scene, world_from_cam[:, :3, :3]
+    relative = bundle.centers - bundle.origins[:, None]
     close = (relative[..., :2] ** 2).sum(-1) < FARTHEST_PRIMITIVE**2
     depth = torch.einsum("fj,fpj->fp", rotation[:, :, 2], relative)
     frame, primitive = torch.nonzero(close & (depth > -scene.radius[None]), as_tuple=True)
 
-    corners = _corners_in_camera(scene, rotation[frame], relative[frame, primitive], primitive)
+    offsets = _corner_offsets(scene, primitive, bundle.shears[frame, primitive])
+    corners = relative[frame, primitive][:, None] + offsets
+    corners = torch.einsum("mji,mkj->mki", rotation[frame], corners)  # in the camera
     points, valid = _clip_at_near_plane(corners)
     z = points[..., 2].clamp_min(NEAR * 0.99)
     K = K[frame]
@@ -165,15 +179,13 @@ def _candidate_pairs(
     return _Pairs(tile, frame[owner], primitive[owner], nearest[owner])
 
 
-def _corners_in_camera(
-    scene: Scene, rotation: torch.Tensor, relative: torch.Tensor, primitive: torch.Tensor
-) -> torch.Tensor:
-    """Box corners (M,8,3) in the camera; rotation (M,3,3) world_from_cam, relative (M,3)."""
+def _corner_offsets(scene: Scene, primitive: torch.Tensor, shear: torch.Tensor) -> torch.Tensor:
+    """From the centre to the corners (M,8,3) of a primitive's box, world axes; shear (M,2)."""
     signs = [[sx, sy, sz] for sx in (-1.0, 1.0) for sy in (-1.0, 1.0) for sz in (-1.0, 1.0)]
-    corners = torch.tensor(signs, device=rotation.device) * scene.half_extent[primitive][:, None]
+    corners = torch.tensor(signs, device=shear.device) * scene.half_extent[primitive][:, None]
     cos, sin = scene.cos[primitive][:, None], scene.sin[primitive][:, None]
-    corners = torch.stack(rotate_about_z(corners.unbind(-1), cos, -sin), -1)
-    return torch.einsum("mji,mkj->mki", rotation, corners + relative[:, None])
+    x, y, z = rotate_about_z(corners.unbind(-1), cos, -sin)
+    return torch.stack([x, y, z + shear[:, :1] * x + shear[:, 1:] * y], -1)
 
 
 def _clip_at_near_plane(corners: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -208,22 +220,25 @@ def _resolve(bundle: _Bundle, keys: torch.Tensor, pairs: _Pairs) -> int:
         shown = (keys.amax(-1) >> _CODE_BITS).to(torch.int32).view(torch.float32)
         batch = batch.select(batch.nearest <= shown[batch.tile])
         tested += len(batch.tile)
-        for shape in Shape:
-            same = batch.select(bundle.scene.indices_of(shape, batch.primitive))
+        for shape, pierced, chosen in bundle.scene.kinds(batch.primitive):
+            same = batch.select(chosen)
             for begin in range(0, len(same.tile), at_once):
                 part = same.select(slice(begin, begin + at_once))
-                _lower(bundle, shape, keys, part)
+                _lower(bundle, (shape, pierced), keys, part)
     return tested
 
 
-def _lower(bundle: _Bundle, shape: Shape, keys: torch.Tensor, pairs: _Pairs) -> None:
-    """Intersects pairs of one shape and lowers their keys in place."""
+def _lower(bundle: _Bundle, kind: tuple[Shape, bool], keys: torch.Tensor, pairs: _Pairs) -> None:
+    """Intersects pairs of one kind (shape, pierced) and lowers their keys in place."""
+    shape, pierced = kind
     scene, primitive, tile = bundle.scene, pairs.primitive, pairs.tile
-    cos, sin = rows(scene.cos, primitive)[:, None], rows(scene.sin, primitive)[:, None]
-    offset = bundle.origins[pairs.frame] - bundle.centers[pairs.frame, primitive]
-    origin = rotate_about_z(offset[:, :, None].unbind(1), cos, sin)
-    ray = rotate_about_z(tuple(rows(part, tile) for part in bundle.rays), cos, sin)
+    turn = rows(scene.cos, primitive)[:, None], rows(scene.sin, primitive)[:, None]
+    body = pairs.frame * len(scene) + primitive
+    shear = rows(bundle.shears.view(-1, 2), body)[:, :, None].unbind(1)
+    offset = rows(bundle.origins, pairs.frame) - rows(bundle.centers.view(-1, 3), body)
+    origin = in_body_axes(offset[:, :, None].unbind(1), turn, shear)
+    ray = in_body_axes(tuple(rows(part, tile) for part in bundle.rays), turn, shear)
     half_extent = rows(scene.half_extent, primitive)[:, :, None].unbind(1)
-    depth = intersect(shape, half_extent, origin, ray)
+    depth = intersect(shape, half_extent, origin, ray, pierced)
     found = (depth.view(torch.int32).long() << _CODE_BITS) | primitive[:, None]
     keys.scatter_reduce_(0, tile[:, None].expand_as(found), found, "amin")
