@@ -341,5 +341,5 @@ def test_points_are_drawn_into_many_scenes_as_into_one():
     K = camera.pinhole(batch.novel.focal_px, HEIGHT, WIDTH)
     arguments = (points, features, K, batch.novel.world_from_cam)
     one_by_one, at_once = project_points(*arguments), draw_points(*arguments)
-    assert (one_by_one[:, :, 2] > 0).float().mean() > 0.03  # blocks of 16 pixels share a point
+    assert (one_by_one[:, :, 2] > 0).float().mean() > 0.01  # blocks of 16 pixels share a point
     torch.testing.assert_close(at_once, one_by_one, rtol=1e-4, atol=1e-4)
