@@ -18,6 +18,7 @@ SURFACE_STEPS = 3  # of the search for the ground along a column; each gains two
 RAY_START = 0.3  # metres from the camera
 RAY_END = 60.0  # metres of depth
 RAY_STEP = 0.7  # cells between the samples of a ray
+HIT_MARGIN = 0.02  # metres behind a surface that a ray still counts as hitting it
 DENSE_RANGE = 15.0  # metres up to which a quarter of the rays is enough
 
 
@@ -39,11 +40,12 @@ def voxel_classes(
     world_from_ego: np.ndarray,
     grid: GridFrame = OCC3D_GRID,
 ) -> np.ndarray:
-    """Class per cell (X,Y,Z) uint8; a cell is filled where its centre lies in or close to a body.
+    """Class per cell (X,Y,Z) uint8; a cell is filled where a body reaches into it.
 
-    The z axis of world_from_ego (4,4) may lean by a few degrees. Bodies thinner than a cell are
-    widened to 30 % of it, later primitives overwrite earlier ones, and of the ground the one cell
-    of each column is filled that holds the surface below the column's centre.
+    That is how Occ3D fills cells with the points of surfaces; judged is the centre of the cell
+    against the body grown by half a cell along its own axes. The z axis of world_from_ego (4,4)
+    may lean by a few degrees. Later primitives overwrite earlier ones, and of the ground the one
+    cell of each column is filled that holds the surface below the column's centre.
     """
     classes = np.full(grid.shape, int(SemanticClass.FREE), np.uint8)
     _fill_ground(classes, world, world_from_ego, grid)
@@ -86,13 +88,11 @@ def _fill_bodies(
     """Writes the class of every primitive into the cells it fills, in order of the primitives."""
     bodies, resolution = world.primitives, grid.resolution
     center, body_from_ego = _bodies_in_ego(world, seconds, world_from_ego)
-    half = np.maximum(bodies.half_extent, resolution * 0.30)
+    half = bodies.half_extent + resolution * 0.5
     reach = (np.abs(np.linalg.inv(body_from_ego)) @ half[..., None])[..., 0]
     origin, shape = np.array(grid.origin), np.array(grid.shape)
     first = np.floor((center - reach - origin) / resolution).astype(int).clip(0)
     end = np.minimum(np.ceil((center + reach - origin) / resolution).astype(int), shape)
-    is_round = (bodies.shape != int(Shape.BOX)).astype(np.float32)
-    half = half + resolution * (0.25 - 0.05 * is_round)[:, None]
 
     body, i, j = _columns(first, end)
     x = (_cell_centers(grid, 0, i) - center[body, 0]).astype(np.float32)
@@ -173,7 +173,7 @@ def seen_cells(
     direction = (rays.cpu().double() @ ego[:3, :3]).float()
     length = direction.norm(dim=-1)
     direction = direction / length[..., None]
-    end = depth.cpu().clamp(max=RAY_END) * length + grid.resolution * 0.5
+    end = depth.cpu().clamp(max=RAY_END) * length + HIT_MARGIN
     start = start[:, None, None].expand_as(direction)
     seen = torch.zeros(grid.shape, dtype=torch.bool)
     near, far = (slice(None), slice(None, None, 2), slice(None, None, 2)), slice(None)
@@ -185,7 +185,16 @@ def seen_cells(
             (begin, end[pixels].reshape(-1).clamp(max=stop)),
             grid,
         )
+    hit = (depth.cpu() <= RAY_END) & (length * depth.cpu() > RAY_START)
+    _mark_points(seen, (start + direction * end[..., None])[hit], grid)
     return seen.numpy()
+
+
+def _mark_points(seen: torch.Tensor, points: torch.Tensor, grid: GridFrame) -> None:
+    """Sets the cells of points (M,3), metres from the grid's corner."""
+    cells = (points / grid.resolution).floor().long()
+    cells = cells[((cells >= 0) & (cells < torch.tensor(grid.shape))).all(-1)]
+    seen[tuple(cells.T)] = True
 
 
 def _follow(

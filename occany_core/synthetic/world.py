@@ -12,6 +12,7 @@ import torch
 
 from occany_core.synthetic.carriageways import map_edges
 from occany_core.synthetic.ground_rays import Ground
+from occany_core.synthetic.lean import draw_lean
 from occany_core.synthetic.primitives import Numbers, PrimitiveBuilder, Primitives
 from occany_core.synthetic.relief import draw_relief, lifted, standing_frame
 from occany_core.synthetic.roads import draw_roads, lane_region, left_of
@@ -20,6 +21,7 @@ from occany_core.synthetic.street_style import draw_style
 
 EGO_SEED_OFFSET = 17
 RELIEF_SEED_OFFSET = 23
+LEAN_SEED_OFFSET = 31
 EGO_TOP_SPEED = 12.0  # m/s
 
 
@@ -56,10 +58,12 @@ class StreetWorld:
         """`world_from_rig` (T,4,4) at the given times, on the right-hand lane of the ego road.
 
         seconds (T,) from the start; speed in m/s (drawn from the seed when None);
-        start is the arc length in metres at second 0. The rig's origin lies on the ground, its z
-        axis is the normal of the ground there (not gravity's), its x axis points along the lane.
+        start is the arc length in metres at second 0. The rig's origin lies on the ground, its x
+        axis points along the lane, its z axis is the normal of the ground there (not gravity's),
+        but for the lean of a vehicle on its springs (`draw_lean`).
         """
         rng = np.random.default_rng(self.seed + EGO_SEED_OFFSET)
+        lean = draw_lean(np.random.default_rng(self.seed + LEAN_SEED_OFFSET))
         speed = rng.uniform(0, EGO_TOP_SPEED) if speed is None else speed
         road = self.roads[0]
         lateral = -0.5 * lane_region(road, self.style.parking) / max(road.lanes, 1)
@@ -68,7 +72,7 @@ class StreetWorld:
             point, heading = road.at(start + speed * second)
             drift = lateral + 0.15 * math.sin(0.3 * second)
             x, y = point + drift * left_of(heading)
-            poses.append(standing_frame(self.ground.relief, x, y, heading))
+            poses.append(standing_frame(self.ground.relief, x, y, heading) @ lean.at(second))
         return np.stack(poses)
 
 

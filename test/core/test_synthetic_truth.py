@@ -52,7 +52,7 @@ def test_surface_points_lie_in_occupied_cells(surround_scene):
     near_occupied = widened(occupied)
     cells = np.concatenate([surface_cells(view) for view in surround_scene.views])
     assert len(cells) > 10_000
-    assert occupied[tuple(cells.T)].mean() > 0.75  # a face may lie just outside its last cell
+    assert occupied[tuple(cells.T)].mean() > 0.93  # a cell crossed off its centre may miss
     assert near_occupied[tuple(cells.T)].mean() > 0.995
 
 
@@ -71,7 +71,8 @@ def test_the_vehicle_stands_on_the_road(surround_scene):
     under = surround_scene.semantics[x // 2 - 2 : x // 2 + 2, y // 2 - 2 : y // 2 + 2]
     assert (under[..., ground] == int(SemanticClass.DRIVEABLE_SURFACE)).all()
     assert (under[..., ground + 1 : z // 2] == int(SemanticClass.FREE)).all()
-    assert (surround_scene.semantics[..., ground] != int(SemanticClass.FREE)).all()
+    near = surround_scene.semantics[..., ground - 2 : ground + 3] != int(SemanticClass.FREE)
+    assert near.any(-1).mean() > 0.95
 
 
 def test_truth_moves_with_the_vehicle():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from occany_core.errors import ConfigError
 from occany_core.synthetic.classes import SemanticClass
+from occany_core.synthetic.lean import MOST_DEG, ROCKING_DEG, draw_lean
 from occany_core.synthetic.primitives import Material, PrimitiveBuilder, Shape
 from occany_core.synthetic.rigs import (
     RIG_NAMES,
@@ -23,6 +24,8 @@ from occany_core.synthetic.rigs import (
 from occany_core.synthetic.street_filling import EGO_START
 from occany_core.synthetic.world import StreetWorld
 
+MOST_LEAN_DEG = 1.5 * (MOST_DEG + ROCKING_DEG)
+"""More than pitch and roll at their ends together."""
 GOLDEN = Path(__file__).resolve().parents[1] / "golden/synthetic_street_7.npz"
 LAYOUT_HASHES = {
     0: "5ca8d87a7a42728b",
@@ -93,6 +96,18 @@ def test_bodies_move_with_constant_velocity():
     assert (np.abs(moved[:, :2]).max(-1) > 1).any()
 
 
+def test_vehicles_lean_and_rock_a_little():
+    leans = [draw_lean(np.random.default_rng(seed)) for seed in range(300)]
+    ups = np.stack([lean.at(0.0)[:3, 2] for lean in leans])
+    degrees = np.degrees(np.arccos(ups[:, 2]))
+    assert degrees.max() < MOST_LEAN_DEG
+    assert 0.4 < np.median(degrees) < 1.0
+    np.testing.assert_allclose(ups.mean(0)[:2], 0, atol=0.002)  # to all sides alike
+    still = leans[0].at(0.3)
+    np.testing.assert_allclose(leans[0].at(0.3 + leans[0].period), still, atol=1e-12)
+    assert not np.allclose(leans[0].at(0.3 + leans[0].period / 2), still)
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0, 12), st.floats(0, 4))
 def test_ego_stands_on_the_right_lane_along_the_slope(seed, speed, second):
@@ -104,8 +119,8 @@ def test_ego_stands_on_the_right_lane_along_the_slope(seed, speed, second):
         x, y = torch.tensor(pose[:2, 3:]).float()
         assert pose[2, 3] == pytest.approx(float(world.ground.height(x, y)), abs=1e-3)
         rise = np.array([float(part) for part in world.ground.relief.gradient(x, y)])
-        up = pose[:3, 2] / pose[2, 2]
-        np.testing.assert_allclose(up, [*-rise, 1], atol=1e-5)
+        normal = np.array([*-rise, 1]) / np.linalg.norm([*-rise, 1])
+        assert np.degrees(np.arccos(normal @ pose[:3, 2])) < MOST_LEAN_DEG
         assert road.distance(pose[:2, 3]) < road.half_width
     start, heading = road.at(EGO_START)
     right = np.array([np.sin(heading), -np.cos(heading)])
