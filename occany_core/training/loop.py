@@ -147,8 +147,7 @@ class Training:
             {"params": [trained[name] for name in group.names], "weight_decay": group.weight_decay}
             for group in parameter_groups(trained, settings.weight_decay)
         ]
-        fused = self.ranks.device.type == "cuda"
-        return torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, fused=fused)
+        return torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, fused=True)
 
     def _finish_stage(self) -> None:
         """Go on from the averaged weights of the finished stage."""
