@@ -121,7 +121,9 @@ def tiny() -> NetworkConfig:
         stem="convolutional",
         point_head="convolutional",
         point_activation="norm_exp",
-        segmentation_dims=None,
+        segmentation_dims=(128, 32, 16),
+        segmentation_size=128,
+        prompt_classes=18,
         rgb_head=False,
         picture_width=144,
     )

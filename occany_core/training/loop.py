@@ -26,10 +26,11 @@ from occany_core.training.average import AveragedWeights
 from occany_core.training.batches import Batch, BatchSampler, Turn
 from occany_core.training.error_budget import ErrorBudget
 from occany_core.training.journal import Journal, progress_line
-from occany_core.training.learner import Learner, Teacher, Terms
+from occany_core.training.learner import Learner, Terms
 from occany_core.training.ranks import Ranks
 from occany_core.training.recipe import Recipe, Stage
 from occany_core.training.schedule import RateSchedule, parameter_groups
+from occany_core.training.segmentation import Teacher
 from occany_core.training.start import (
     centre_confidence,
     compile_blocks,
@@ -37,6 +38,7 @@ from occany_core.training.start import (
     has_prior,
     learns,
     set_prior,
+    start_from,
 )
 from occany_core.training.state import (
     Progress,
@@ -63,11 +65,13 @@ class Training:
         supply: Samples.
         folder: Of the run; one that holds a state goes on from it.
         ranks: The processes that take part; one by default, on the CPU.
-        teacher: Features for Segmentation Forcing.
-        weights: To start from, by name, instead of random ones; missing ones stay random.
+        teacher: Features for Segmentation Forcing, and to be prompted on.
+        weights: To start from, by name, instead of random ones; missing ones stay random, and
+            `new_parts` names them.
 
     Raises:
-        ConfigError: The folder belongs to another recipe, or a stage asks for what is not there.
+        ConfigError: The folder belongs to another recipe, a stage asks for what is not there, or
+            the weights have parts that the network has not.
         CheckpointError: The state in the folder is damaged.
     """
 
@@ -87,6 +91,7 @@ class Training:
         self.journal = Journal(folder, is_silent=not self.ranks.is_first)
         self.faults: ErrorBudget = supply.pool.budget
         self.progress = Progress()
+        self.new_parts: tuple[str, ...] = ()
         torch.manual_seed(recipe.seed)
         if (folder / "state.pt").exists():
             self._resume(read_state(folder / "state.pt"))
@@ -94,7 +99,8 @@ class Training:
         network = OccAnyNetwork(recipe.network)
         if has_prior(network):
             set_prior(network, supply.pool)
-        network.load_state_dict(network.state_dict() | (weights or {}))
+        if weights is not None:
+            self.new_parts = start_from(network, weights)
         self._open_stage(network, is_new=True)
 
     # --- stages ---------------------------------------------------------------------------------
@@ -127,7 +133,7 @@ class Training:
             copy_reconstruction(network)
         processes.agree_on_weights(network, self.ranks)
         for name, parameter in network.named_parameters():
-            parameter.requires_grad_(learns(name, stage, self.recipe.objective))
+            parameter.requires_grad_(learns(name, stage, self.recipe))
         self.network = network
         learner = Learner(network, self.recipe, stage, self.teacher)
         if self.recipe.compile:
