@@ -4,6 +4,7 @@
 Everything is in `forward`, so that PyTorch's wrappers for several processes see it.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -116,7 +117,8 @@ class Learner(nn.Module):
                 tokens = network.encode(batch.images)
                 memory = network.update_memory(tokens)
                 seen = network.render(tokens, memory)
-                projected = _projected(seen, batch)
+                levels = network.conditioning(seen.segmentation)
+                projected = _projected(replace(seen, segmentation=levels), batch)
             novel = network.novel_view_encoder(
                 network.tokenize(projected), tokens.grid, tokens.tokens
             )
