@@ -33,6 +33,7 @@ from occany_core.training.schedule import RateSchedule, parameter_groups
 from occany_core.training.segmentation import Teacher
 from occany_core.training.start import (
     centre_confidence,
+    check_stages,
     compile_blocks,
     copy_reconstruction,
     has_prior,
@@ -97,6 +98,7 @@ class Training:
             self._resume(read_state(folder / "state.pt"))
             return
         network = OccAnyNetwork(recipe.network)
+        check_stages(network, recipe)
         if has_prior(network):
             set_prior(network, supply.pool)
         if weights is not None:
@@ -145,10 +147,6 @@ class Training:
     def _optimizer(self) -> torch.optim.Optimizer:
         settings = self.recipe.optimiser
         trained = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
-        if not trained:
-            raise ConfigError(
-                f"stage {self.stage.name} trains nothing; trained: {self.stage.trained}"
-            )
         groups = [
             {"params": [trained[name] for name in group.names], "weight_decay": group.weight_decay}
             for group in parameter_groups(trained, settings.weight_decay)

@@ -63,7 +63,8 @@ class Pool:
             raise InputError(
                 f"{place} has no labels ({', '.join(LABELS)}), which segmentation is trained on; "
                 "have streets rendered into another folder, or leave segmentation out: "
-                "--set objective.forcing=0 --set network.prompt_classes=null"
+                "--set objective.forcing=0 --set network.prompt_classes=null "
+                "--stages reconstruction rendering"
             )
         bad = bad_samples(pack)
         if bad.any():

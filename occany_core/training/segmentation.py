@@ -31,7 +31,8 @@ TEACHER_SHARE = 0.5
 """Of the views whose masks and classes are asked of the teacher's features while training; the
 others, and all of them in validation, are asked of the student's (embedded default 4)."""
 LEAVE_OUT = (
-    "or leave segmentation out: --set objective.forcing=0 --set network.prompt_classes=null"
+    "or leave segmentation out: --set objective.forcing=0 --set network.prompt_classes=null "
+    "--stages reconstruction rendering"
 )
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a stage starts from: which parameters learn, the mean scene, the reconstruction's copy."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,6 +44,21 @@ def learns(name: str, stage: Stage, recipe: Recipe) -> bool:
         "class_probe.": recipe.asked(stage).classes > 0,
     }
     return next((value for start, value in reached.items() if name.startswith(start)), True)
+
+
+def check_stages(network: OccAnyNetwork, recipe: Recipe) -> None:
+    """See that every stage has something to do.
+
+    Raises:
+        ConfigError: A stage trains nothing.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    for stage in recipe.stages:
+        if not any(learns(name, stage, recipe) for name in names):
+            raise ConfigError(
+                f"stage {stage.name} trains nothing: {', '.join(stage.trained)} are not in the "
+                "network, or no loss reaches them; leave it out with --stages"
+            )
 
 
 def compile_blocks(network: OccAnyNetwork) -> None:
@@ -96,13 +113,15 @@ def start_from(network: OccAnyNetwork, weights: dict[str, Tensor]) -> tuple[str,
         weights = weights | {CONDITIONING: F.pad(wider, (0, more))}
     known = {name: one for name, one in weights.items() if one.shape == own[name].shape}
     network.load_state_dict(own | known)
-    return tuple(sorted({_part(name) for name in own.keys() - known.keys()}))
+    return tuple(sorted({_new_part(name, known) for name in own.keys() - known.keys()}))
 
 
-def _part(name: str) -> str:
-    """Return the part of the network that a weight belongs to."""
-    depth = 3 if "tokenizers" in name else 2
-    return ".".join(name.removesuffix(".weight").removesuffix(".bias").split(".")[:depth])
+def _new_part(name: str, known: Iterable[str]) -> str:
+    """Return the largest part of the network around a weight of which nothing is known."""
+    words = name.split(".")
+    parts = (".".join(words[:count]) for count in range(1, len(words)))
+    is_new = (part for part in parts if not any(one.startswith(f"{part}.") for one in known))
+    return next(is_new, name)
 
 
 @torch.no_grad()
