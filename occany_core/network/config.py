@@ -52,7 +52,8 @@ class NetworkConfig:
     """patch: one strided convolution; convolutional: four small stages, for training from
     scratch."""
     point_head: str = "linear"
-    """linear: one map per patch; convolutional: up-sampler with a mean-scene prior."""
+    """linear: one map per patch; convolutional: up-sampler with a mean-scene prior, and promptable
+    features from finer maps as well."""
     point_activation: str = "linear"
     """linear, or norm_exp (direction times expm1 of the length)."""
     segmentation_dims: tuple[int, int, int] | None = (256, 64, 32)

@@ -141,10 +141,8 @@ class Learner(nn.Module):
         targets, _ = self._compared(batch)
         with torch.autocast(features.device.type, enabled=False):
             flat = features.float().flatten(0, 1)
-            maps = raw_maps(
-                heads, flat, grid, [part.float().flatten(0, 1) for part in finer],
-                targets.valid.shape[-2:],
-            )  # fmt: skip
+            finer = [part.float().flatten(0, 1) for part in finer]
+            maps = raw_maps(heads, flat, grid, finer, targets.valid.shape[-2:])
             predicted = _pointmaps(heads, maps.unflatten(0, features.shape[:2]))
             points = point_loss(predicted, targets, objective, is_rig=batch.is_rig)
             total, nothing = points.total, points.total.new_zeros(())
@@ -153,7 +151,9 @@ class Learner(nn.Module):
                 encoding = heads.pose_encoding(flat).unflatten(0, features.shape[:2])
                 pose = pose_loss(encoding, targets.world_from_cam)
                 total = total + objective.pose * pose
-            segmentation = self._segmentation(heads, flat, grid, batch, predicted.confidence)
+            segmentation = self._segmentation(
+                heads, (flat, grid, finer), batch, predicted.confidence
+            )
         return Terms(
             total=total + segmentation.total,
             world_error=points.world_error,
@@ -176,8 +176,7 @@ class Learner(nn.Module):
     def _segmentation(
         self,
         heads: Heads,
-        flat: Float[Tensor, "BV T D"],
-        grid: tuple[int, int],
+        seen: tuple[Float[Tensor, "BV T D"], tuple[int, int], list[Tensor]],
         batch: Batch,
         confidence: Float[Tensor, "B V h w"],
     ) -> _Segmentation:
@@ -189,7 +188,7 @@ class Learner(nn.Module):
         with torch.no_grad():
             wanted = self.teacher(images, targets)
         levels = tuple(
-            level.unflatten(0, images.shape[:2]) for level in heads.segmentation_levels(flat, grid)
+            level.unflatten(0, images.shape[:2]) for level in heads.segmentation_levels(*seen)
         )
         if self.forces:
             forcing = segmentation_forcing(levels, wanted, confidence, ForcingSettings()).total

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from occany_core.network import NetworkConfig, TransformerDims
 from occany_core.network import tiny as tiny_network
+from occany_core.training.prompts import PromptSettings
 from occany_core.training.recipe import STREETS, Draw, Objective, Optimiser, Phase, Recipe, Stage
 
 _SINGLE = Draw(kind="single")
@@ -65,6 +66,7 @@ def tiny() -> Recipe:
             pose=0.1,
             forcing=0.1,
             teacher=STREETS,
+            prompts=PromptSettings(number=4),
             both_passes=False,
         ),
         optimiser=Optimiser(lowest_rate=1e-5, clip=1.0, average=0.999),

@@ -334,7 +334,7 @@ def finished(folder, what: Recipe, stops: tuple[int, ...] = (), weights=None) ->
         part = training()
         while part.progress.steps < steps:
             part.step()
-            part.validate()
+            assert part.validate()["surround_mask_iou"] > 0
         part.save()
     whole = training()
     whole.run()
