@@ -4,6 +4,7 @@ masks and classes are learnt without moving the trunk, and existing weights can 
 
 import dataclasses
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -334,7 +335,7 @@ def finished(folder, what: Recipe, stops: tuple[int, ...] = (), weights=None) ->
         part = training()
         while part.progress.steps < steps:
             part.step()
-            assert part.validate()["surround_mask_iou"] > 0
+        assert part.validate()["sequence_mask_iou"] > 0
         part.save()
     whole = training()
     whole.run()
@@ -342,9 +343,9 @@ def finished(folder, what: Recipe, stops: tuple[int, ...] = (), weights=None) ->
 
 
 def test_an_interrupted_run_equals_an_uninterrupted_one(tmp_path):
-    what = forcing_recipe(segmentation_stage(4, trained=JOINT), rendering(1))
+    what = forcing_recipe(segmentation_stage(3, (PAIR,), JOINT), rendering(1, (PAIR,)))
     once = finished(tmp_path / "once", what)
-    often = finished(tmp_path / "often", what, stops=(1, 3))
+    often = finished(tmp_path / "often", what, stops=(2,))
     assert_same(often.network.state_dict(), once.network.state_dict())
 
 
@@ -374,6 +375,18 @@ def test_heads_learn_on_a_frozen_trunk_from_weights_without_them(tmp_path):
         plain = old.tokenize(projected)
         wider = training.network.tokenize(torch.cat((projected, features), dim=2))
     torch.testing.assert_close(plain, wider)
+
+
+def test_conditioning_on_some_levels_only():
+    config = dataclasses.replace(network_config(), conditioning_levels=("coarse", "fine"))
+    assert NetworkConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    network = OccAnyNetwork(config)
+    assert list(network.novel_view_encoder.tokenizers)[-2:] == ["coarse", "fine"]
+    coarse, middle, fine = (torch.zeros(1, 1, n, 1, 1) for n in (32, 16, 8))
+    assert [one.shape[2] for one in network.conditioning((coarse, middle, fine))] == [32, 8]
+    assert network.conditioning(()) == ()
+    with pytest.raises(ConfigError, match="in this order"):
+        dataclasses.replace(config, conditioning_levels=("fine", "coarse"))
 
 
 def test_weights_that_have_no_place_are_refused_and_other_shapes_start_anew():
