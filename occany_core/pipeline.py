@@ -289,7 +289,8 @@ def _observe(
         with watch.stage("render"):
             raw = model.network.render(tokens, memory, with_segmentation=renders)
     images = torch.cat([one.batch.images for one in sets])[None].to(model.device)
-    return Observed(tokens, memory, raw, source_features(images, raw.confidence, raw.segmentation))
+    levels = model.network.conditioning(raw.segmentation)
+    return Observed(tokens, memory, raw, source_features(images, raw.confidence, levels))
 
 
 def _propose(model: Model, cameras: Cameras, config: OccAnyConfig) -> Cameras | None:

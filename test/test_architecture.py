@@ -52,7 +52,7 @@ ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "pipeline": CHAIN,
     "stream": CHAIN | {"pipeline"},
     "synthetic": {"errors", "config", "rigid", "camera"},
-    "training": CHAIN | {"synthetic", "datasets"},
+    "training": CHAIN | {"synthetic", "datasets", "semantics"},
     "datasets": LEAVES | {"images"},
     "semantics": CHAIN,
     "evaluation": LIBRARY | {"synthetic", "datasets", "semantics"},

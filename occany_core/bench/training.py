@@ -16,8 +16,9 @@ from occany_core.training.loop import Training
 from occany_core.training.pack import Pack, pack_sample
 from occany_core.training.pool import Pool
 from occany_core.training.ranks import Ranks
-from occany_core.training.recipe import Recipe
+from occany_core.training.recipe import STREETS, Recipe
 from occany_core.training.recipes import RECIPES
+from occany_core.training.segmentation import chosen_teacher
 from occany_core.training.supply import Supply
 from occany_core.training.workers import StreetRenderer
 
@@ -87,7 +88,9 @@ def measure(
             "least 1"
         )
     recipe = RECIPES[recipe_name]()
-    objective = dataclasses.replace(recipe.objective, forcing=0.0)
+    objective = recipe.objective
+    if objective.teacher != STREETS:
+        objective = dataclasses.replace(objective, forcing=0.0)
     stages = tuple(dataclasses.replace(one, steps=steps + WARM_UP) for one in recipe.stages)
     recipe = dataclasses.replace(
         recipe,
@@ -119,21 +122,24 @@ def _render(recipe: Recipe, count: int) -> tuple[Pack, float]:
     while len(packs) < count:
         sample = render(seed)
         if sample is not None:
-            packs.append(pack_sample(sample, *recipe.picture, recipe.block))
+            labels = recipe.needs_labels
+            packs.append(pack_sample(sample, *recipe.picture, recipe.block, with_labels=labels))
         seed += 1
     pack = Pack.joined(packs)
     return pack, len(pack) * pack.rgb.shape[1] / (time.perf_counter() - started)
 
 
 def _steps(recipe: Recipe, worlds: Pack, device: torch.device) -> dict[str, StageTiming]:
-    pools = [Pool(len(worlds), device, ErrorBudget(0)) for _ in range(2)]
+    labels = recipe.needs_labels
+    pools = [Pool(len(worlds), device, ErrorBudget(0), with_labels=labels) for _ in range(2)]
     for pool in pools:
         pool.add(worlds)
     timings = {}
     for stage in recipe.stages:
         with tempfile.TemporaryDirectory() as folder:
             alone = dataclasses.replace(recipe, stages=(stage,))
-            training = Training(alone, Supply(*pools, Path(folder)), Path(folder), Ranks(device))
+            supply, teacher = Supply(*pools, Path(folder)), chosen_teacher(alone, device)
+            training = Training(alone, supply, Path(folder), Ranks(device), teacher)
             for _ in range(WARM_UP):
                 training.step()
             before, seconds = dataclasses.replace(training.progress), []

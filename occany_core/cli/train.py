@@ -19,6 +19,7 @@ from occany_core.training.overrides import with_overrides
 from occany_core.training.ranks import joined, whole_weights
 from occany_core.training.recipe import Recipe
 from occany_core.training.recipes import RECIPES
+from occany_core.training.segmentation import chosen_teacher
 from occany_core.training.supply import SupplyPlan, supplied
 
 NAME = "train"
@@ -47,6 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="one value of the recipe; may be repeated (--set stages.0.minutes=5)",
     )  # fmt: skip
     parser.add_argument("--init", help="weights to start from: 'default' or a .safetensors file")
+    parser.add_argument(
+        "--stages", nargs="+", metavar="NAME",
+        help="only these stages of the recipe, in its order",
+    )  # fmt: skip
     parser.add_argument("--steps", type=int, help="optimiser steps of every stage, for short runs")
     parser.add_argument(
         "--stop-after", type=float, default=math.inf, metavar="MINUTES",
@@ -94,8 +99,11 @@ def run(arguments: argparse.Namespace) -> None:
         weights = load_model(arguments.init, "cpu").network.state_dict()
     with joined(device, "shard" if arguments.shard else "replicate") as ranks:
         say = _say if ranks.is_first else _keep_quiet
+        teacher = chosen_teacher(recipe, ranks.device)
         with supplied(_plan(arguments, device), recipe, ranks, say) as supply:
-            training = Training(recipe, supply, arguments.out, ranks, weights=weights)
+            training = Training(recipe, supply, arguments.out, ranks, teacher, weights)
+            if training.new_parts and ranks.is_first:
+                print(f"\nnot in {arguments.init}, so new: {', '.join(training.new_parts)}")
             training.run(60 * arguments.stop_after, say)
         final = whole_weights(training.network)
         if ranks.is_first and training.is_finished:
@@ -106,9 +114,17 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
     recipe = with_overrides(RECIPES[arguments.recipe](), arguments.set)
-    if arguments.steps is None:
-        return recipe
-    stages = tuple(dataclasses.replace(s, steps=arguments.steps) for s in recipe.stages)
+    stages = recipe.stages
+    if arguments.stages is not None:
+        names = [stage.name for stage in stages]
+        if unknown := set(arguments.stages) - set(names):
+            raise ConfigError(
+                f"--stages {' '.join(sorted(unknown))}: the recipe {recipe.name} has "
+                f"{', '.join(names)}"
+            )
+        stages = tuple(stage for stage in stages if stage.name in arguments.stages)
+    if arguments.steps is not None:
+        stages = tuple(dataclasses.replace(stage, steps=arguments.steps) for stage in stages)
     return dataclasses.replace(recipe, stages=stages)
 
 

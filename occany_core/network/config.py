@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from occany_core.errors import ConfigError
 
+SEGMENTATION_LEVELS = ("coarse", "middle", "fine")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransformerDims:
@@ -50,13 +52,16 @@ class NetworkConfig:
     """patch: one strided convolution; convolutional: four small stages, for training from
     scratch."""
     point_head: str = "linear"
-    """linear: one map per patch; convolutional: up-sampler with a mean-scene prior."""
+    """linear: one map per patch; convolutional: up-sampler with a mean-scene prior, and promptable
+    features from finer maps as well."""
     point_activation: str = "linear"
     """linear, or norm_exp (direction times expm1 of the length)."""
     segmentation_dims: tuple[int, int, int] | None = (256, 64, 32)
     """Channels of the coarse, middle and fine promptable features; None has no such head."""
     segmentation_size: int = 512
     """Side of the square picture these features describe [px]; the coarse grid has 1/16 of it."""
+    conditioning_levels: tuple[str, ...] = SEGMENTATION_LEVELS
+    """The levels that points carry into novel views; each costs time and memory there."""
     prompt_classes: int | None = None
     """Classes that a probe of the fine features tells apart; with it comes a decoder of masks from
     prompts (`prompt_decoder.py`). None has neither: such features are for SAM2's own decoder."""
@@ -75,6 +80,12 @@ class NetworkConfig:
                 raise ConfigError(
                     f"network {name} is {value!r}; it must be one of {', '.join(known)}"
                 )
+        in_order = tuple(one for one in SEGMENTATION_LEVELS if one in self.conditioning_levels)
+        if self.conditioning_levels != in_order:
+            raise ConfigError(
+                f"network conditioning_levels are {self.conditioning_levels}; give some of "
+                f"{', '.join(SEGMENTATION_LEVELS)}, in this order"
+            )
         if self.prompt_classes is not None and self.segmentation_dims is None:
             raise ConfigError(
                 f"network prompt_classes is {self.prompt_classes}, but there are no features to "
@@ -102,8 +113,9 @@ class NetworkConfig:
             for name in ("encoder", "decoder", "novel_view_encoder"):
                 if values.get(name) is not None:
                     values[name] = TransformerDims(**values[name])
-            if values.get("segmentation_dims") is not None:
-                values["segmentation_dims"] = tuple(values["segmentation_dims"])
+            for name in ("segmentation_dims", "conditioning_levels"):
+                if values.get(name) is not None:
+                    values[name] = tuple(values[name])
             return cls(**values)
         except TypeError as error:
             raise ConfigError(
@@ -121,7 +133,10 @@ def tiny() -> NetworkConfig:
         stem="convolutional",
         point_head="convolutional",
         point_activation="norm_exp",
-        segmentation_dims=None,
+        segmentation_dims=(128, 32, 16),
+        segmentation_size=128,
+        conditioning_levels=("fine",),
+        prompt_classes=18,
         rgb_head=False,
         picture_width=144,
     )

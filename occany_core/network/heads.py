@@ -142,16 +142,58 @@ class SegmentationHead(nn.Module):
         self.fine = nn.Sequential(nn.Conv2d(middle, fine, 3, 1, 1), nn.GELU())
 
     def forward(
-        self, features: Float[Tensor, "B N D"], grid: tuple[int, int]
+        self, features: Float[Tensor, "B N D"], grid: tuple[int, int], finer: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return (B, 256, s, s), (B, 64, 2s, 2s), (B, 32, 4s, 4s) with s = size / 16."""
-        maps = features.transpose(1, 2).unflatten(2, grid)
-        square = F.interpolate(
-            maps, size=(self.side, self.side), mode="bilinear", align_corners=False
-        )
+        del finer
+        square = _squashed(features.transpose(1, 2).unflatten(2, grid), self.side)
         coarse = self.proj(square.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         middle = self.middle(_double(coarse))
         return coarse, middle, self.fine(_double(middle))
+
+
+class ConvolutionalSegmentationHead(nn.Module):
+    """The same levels for training from scratch: they follow the finer maps of the stem.
+
+    Nothing bounds the levels, so that features of zero mean can be learnt. Novel views have no
+    picture.
+    """
+
+    def __init__(self, config: NetworkConfig, *, has_picture: bool) -> None:
+        super().__init__()
+        coarse, middle, fine = config.segmentation_dims
+        quarter, eighth = STEM_WIDTHS
+        width = config.decoder.width
+        self.side = config.segmentation_size // 16
+        self.proj = Mlp(width, width, coarse)
+        self.middle = nn.Conv2d(coarse, middle, 3, 1, 1)
+        self.fine = nn.Sequential(
+            ChannelNorm(middle, eps=1e-6), nn.GELU(), nn.Conv2d(middle, fine, 3, 1, 1)
+        )
+        self.has_picture = has_picture
+        if has_picture:
+            self.seen_middle = nn.Conv2d(eighth, middle, 1)
+            self.seen_fine = nn.Sequential(
+                nn.Conv2d(quarter, 2 * fine, 3, 1, 1), nn.GELU(), nn.Conv2d(2 * fine, fine, 1)
+            )
+
+    def forward(
+        self, features: Float[Tensor, "B N D"], grid: tuple[int, int], finer: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (B, C, s, s), (B, C', 2s, 2s), (B, C'', 4s, 4s) with s = size / 16."""
+        square = _squashed(features.transpose(1, 2).unflatten(2, grid), self.side)
+        coarse = self.proj(square.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        middle = self.middle(_double(coarse))
+        if self.has_picture:
+            middle = middle + _squashed(self.seen_middle(finer[1]), 2 * self.side)
+        fine = self.fine(_double(middle))
+        if self.has_picture:
+            fine = fine + _squashed(self.seen_fine(finer[0]), 4 * self.side)
+        return coarse, middle, fine
+
+
+def _squashed(maps: Float[Tensor, "B C H W"], side: int) -> Float[Tensor, "B C side side"]:
+    return F.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False)
 
 
 class RgbHead(nn.Module):
@@ -185,8 +227,10 @@ class Heads(nn.Module):
         self.segmentation = None
         if config.segmentation_dims is not None:
             self.segmentation_token = nn.Parameter(torch.randn(1, 1, width))
-            self.segmentation = SegmentationHead(
-                width, config.segmentation_dims, config.segmentation_size
+            self.segmentation = (
+                SegmentationHead(width, config.segmentation_dims, config.segmentation_size)
+                if config.point_head == "linear"
+                else ConvolutionalSegmentationHead(config, has_picture=has_picture)
             )
         self.rgb = None
         if config.rgb_head:
@@ -211,9 +255,10 @@ class Heads(nn.Module):
         sizes = features.shape[:2]
         with _full_precision(features.device):
             flat = features.float().flatten(0, 1)
-            raw = self.raw_points(flat, grid, [f.float().flatten(0, 1) for f in finer])
+            finer = [part.float().flatten(0, 1) for part in finer]
+            raw = self.raw_points(flat, grid, finer)
             raw = raw.permute(0, 2, 3, 1).unflatten(0, sizes)  # (B, V, H, W, 7)
-            levels = self.segmentation_levels(flat, grid) if with_segmentation else ()
+            levels = self.segmentation_levels(flat, grid, finer) if with_segmentation else ()
             return RawMaps(
                 points_world=self.activate(raw[..., 0:3]),
                 points_cam=self.activate(raw[..., 3:6]),
@@ -229,12 +274,12 @@ class Heads(nn.Module):
         return self.points(features[:, 1:] + self.point_token, grid, finer)
 
     def segmentation_levels(
-        self, features: Float[Tensor, "B T D"], grid: tuple[int, int]
+        self, features: Float[Tensor, "B T D"], grid: tuple[int, int], finer: list[Tensor]
     ) -> tuple[Tensor, ...]:
         """Return the three feature levels, or an empty tuple where the network has none."""
         if self.segmentation is None:
             return ()
-        return self.segmentation(features[:, 1:] + self.segmentation_token, grid)
+        return self.segmentation(features[:, 1:] + self.segmentation_token, grid, finer)
 
     def pose_encoding(self, features: Float[Tensor, "B T D"]) -> Float[Tensor, "B 7"]:
         """Return translation [m] and quaternion (real first, not normalised) of world_from_cam."""

@@ -13,18 +13,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from occany_core.network.attention import NORM_EPS, TransformerBlock, xavier_linear
-from occany_core.network.config import NetworkConfig
+from occany_core.network.config import SEGMENTATION_LEVELS, NetworkConfig
 from occany_core.network.heads import log_points
 from occany_core.network.rope import RotaryTable, grid_positions
 
 GEOMETRY_CHANNELS = {"points_cam": 3, "points_world": 3, "rgb": 3, "confidence": 1}
-SEGMENTATION_LEVELS = ("coarse", "middle", "fine")
 
 
 def conditioning_channels(config: NetworkConfig) -> dict[str, int]:
     """Return the modalities of a projected picture with their channels, in order (spec 11.1)."""
-    levels = config.segmentation_dims or ()
-    return GEOMETRY_CHANNELS | dict(zip(SEGMENTATION_LEVELS, levels, strict=False))
+    levels = dict(zip(SEGMENTATION_LEVELS, config.segmentation_dims or (), strict=False))
+    used = {name: n for name, n in levels.items() if name in config.conditioning_levels}
+    return GEOMETRY_CHANNELS | used
 
 
 class NovelViewEncoder(nn.Module):

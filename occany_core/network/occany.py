@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from occany_core.network.config import NetworkConfig
+from occany_core.network.config import SEGMENTATION_LEVELS, NetworkConfig
 from occany_core.network.decoder import Decoder
 from occany_core.network.encoder import Encoder
 from occany_core.network.heads import Heads, RawMaps
@@ -122,6 +122,13 @@ class OccAnyNetwork(nn.Module):
     ) -> RawMaps:
         """Run the heads on decoder features of observed views."""
         return self.heads.maps(features, tokens.grid, tokens.finer, with_segmentation)
+
+    def conditioning(
+        self, levels: tuple[Float[Tensor, "B V C s s"], ...]
+    ) -> tuple[Float[Tensor, "B V C s s"], ...]:
+        """Return those of the promptable levels that points carry into novel views."""
+        named = zip(SEGMENTATION_LEVELS, levels, strict=False)
+        return tuple(level for name, level in named if name in self.config.conditioning_levels)
 
     def tokenize(self, projected: Float[Tensor, "B V C H W"]) -> Float[Tensor, "B V N E"]:
         """Turn projected points of novel views into tokens; views are independent (spec 11.3)."""

@@ -15,6 +15,7 @@ from occany_core.synthetic.lidar import scan, sparse_depth
 from occany_core.synthetic.renderer import render
 from occany_core.synthetic.rigs import RigCamera, jittered_surround, novel_view_pose
 from occany_core.synthetic.scene import Scene
+from occany_core.synthetic.teacher import seen_views
 from occany_core.synthetic.visibility import cast
 from occany_core.synthetic.world import StreetWorld
 
@@ -34,6 +35,11 @@ class Sample:
 
     rgb (V,H,W,3) uint8; depth (V+N,H,W) float16 z-depth in metres, 0 where unknown; K (V+N,3,3)
     float32 pixels; reference_from_cam (V+N,4,4) float32; seconds (V+N,) float32.
+
+    What the segmentation teacher needs of the rendered views: semantics (V,H,W) uint8
+    `SemanticClass`; instance (V,H,W) int32, 0 where ground or sky; normal (V,H,W,3) float32,
+    reference frame, 0 in the sky; centres (V,I,3) float32, where instance i stands when the view
+    is taken, metres, reference frame, row 0 unused.
     """
 
     rgb: np.ndarray
@@ -41,6 +47,10 @@ class Sample:
     K: np.ndarray
     reference_from_cam: np.ndarray
     seconds: np.ndarray
+    semantics: np.ndarray
+    instance: np.ndarray
+    normal: np.ndarray
+    centres: np.ndarray
 
 
 @dataclass
@@ -86,12 +96,18 @@ def training_sample(
     known = np.isfinite(depth) & (depth < FARTHEST_DEPTH)
     reference_from_world = np.linalg.inv(views.world_from_cam[0])
     poses = [reference_from_world @ pose for pose in views.world_from_cam + novel.world_from_cam]
+    reference = torch.from_numpy(reference_from_world).to(frames.normal)
+    seen = seen_views(scene, frames, views.tensors(device)[2], reference)
     return Sample(
         rgb=frames.rgb_uint8().cpu().numpy(),
         depth=np.where(known, depth, 0).astype(np.float16),
         K=np.stack(views.K + novel.K).astype(np.float32),
         reference_from_cam=np.stack(poses).astype(np.float32),
         seconds=np.array(views.seconds + novel.seconds, np.float32),
+        semantics=seen.semantics.cpu().numpy().astype(np.uint8),
+        instance=seen.instance.cpu().numpy().astype(np.int32),
+        normal=seen.normal.cpu().numpy(),
+        centres=seen.centres.cpu().numpy(),
     )
 
 

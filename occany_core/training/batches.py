@@ -5,14 +5,15 @@
 reference frame is the camera frame of the first observed view.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from occany_core import rigid
+from occany_core.training.pack import LABELS, WHOLE_NORMAL
 from occany_core.training.pool import Pool
 from occany_core.training.recipe import Draw, Recipe, Stage
 from occany_core.training.views import choose_views, num_pictures
@@ -22,8 +23,22 @@ LEAST_DEPTH = 0.3
 
 
 @dataclass(frozen=True)
+class ViewLabels:
+    """What rendered views show, one label for each block of `LABEL_BLOCK` pixels."""
+
+    semantics: Int[Tensor, "B V h2 w2"]
+    """`SemanticClass`."""
+    instance: Int[Tensor, "B V h2 w2"]
+    """0 where ground or sky; the same in all views of a scene."""
+    normal: Float[Tensor, "B V h2 w2 3"]
+    """Unit vectors, reference frame; 0 in the sky."""
+    centres: Float[Tensor, "B V I 3"]
+    """Where instance i stands when the view is taken [m], reference frame; row 0 is unused."""
+
+
+@dataclass(frozen=True)
 class Targets:
-    """Where the depth samples of some views are."""
+    """Where the depth samples of some views are, and what the views show."""
 
     points_world: Float[Tensor, "B V h w 3"]
     points_cam: Float[Tensor, "B V h w 3"]
@@ -33,6 +48,8 @@ class Targets:
     """Nothing was hit."""
     world_from_cam: Float[Tensor, "B V 4 4"]
     focal_px: Float[Tensor, "B V"]
+    labels: ViewLabels | None = None
+    """Of pictures, where the pool has any."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,8 @@ class Batch:
     """Of held-out views; nobody photographed the others."""
     samples: tuple[int, ...]
     """Places in the pool, to name in messages."""
+    seed: int = 0
+    """Of what is drawn while the batch is compared, such as prompts."""
 
     @property
     def num_views(self) -> int:
@@ -116,9 +135,10 @@ class BatchSampler:
         mine = slice(rank * scenes, (rank + 1) * scenes)
         observed, novel_views = chosen.observed[mine], chosen.novel[mine]
         self.pool.used_views += observed.size * ranks
-        return self._batch(
+        batch = self._batch(
             picks[mine], observed, novel_views, changes.part(mine), draw, is_calibrated
         )
+        return replace(batch, seed=int(rng.integers(2**31)) + rank)
 
     def _batch(
         self,
@@ -159,6 +179,7 @@ class BatchSampler:
         depth = self._take("depth", samples, views).float()
         rays = self._take("rays", samples, views).float()
         poses = rigid.invert(reference) @ self._take("reference_from_cam", samples, views)
+        labels = self._labels(samples, views, reference, changes)
         points = changes.points(points_on_rays(rays, depth))
         poses, depth = changes.poses(poses), changes.maps(depth)
         world = rigid.apply(poses, points.flatten(2, 3)).view_as(points)
@@ -169,6 +190,26 @@ class BatchSampler:
             sky=depth == 0,
             world_from_cam=poses,
             focal_px=self._take("focal_px", samples, views),
+            labels=labels,
+        )
+
+    def _labels(
+        self, samples: Tensor, views: Tensor, reference: Tensor, changes: "_Changes"
+    ) -> ViewLabels | None:
+        pictures = self.pool.parts["rgb"].shape[1]
+        if not self.pool.with_labels or int(views.max()) >= pictures:
+            return None
+        semantics, instance, normal, centres = (
+            self._take(name, samples, views) for name in LABELS
+        )
+        reference_from_sample = rigid.invert(reference)
+        rotation = reference_from_sample[:, :, None, :3, :3]
+        centres = rigid.apply(reference_from_sample, centres.float())
+        return ViewLabels(
+            semantics=changes.maps(semantics).long(),
+            instance=changes.maps(instance).long(),
+            normal=changes.points(normal.float() / WHOLE_NORMAL @ rotation.transpose(-1, -2)),
+            centres=changes.mirrored(centres),
         )
 
 
@@ -220,10 +261,14 @@ class _Changes:
         return torch.where(self.mirror, -1.0, 1.0)
 
     def points(self, points: Float[Tensor, "B V h w 3"]) -> Float[Tensor, "B V h w 3"]:
-        """Mirror points [m], and the maps that hold them."""
+        """Mirror points [m] or directions, and the maps that hold them."""
+        axes = self.mirrored(points).unbind(-1)
+        return torch.stack([self.maps(axis) for axis in axes], dim=-1)
+
+    def mirrored(self, points: Float[Tensor, "B V *rest 3"]) -> Float[Tensor, "B V *rest 3"]:
+        """Mirror points [m] in a list."""
         x, y, z = points.unbind(-1)
-        x = x * self._sign()[:, None, None, None]
-        return torch.stack([self.maps(axis) for axis in (x, y, z)], dim=-1)
+        return torch.stack((x * self._sign().view(-1, *(1,) * (x.dim() - 1)), y, z), dim=-1)
 
     def poses(self, poses: Float[Tensor, "B V 4 4"]) -> Float[Tensor, "B V 4 4"]:
         """Mirror x in both frames: S T S with S = diag(-1, 1, 1, 1)."""

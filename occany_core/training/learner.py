@@ -4,7 +4,7 @@
 Everything is in `forward`, so that PyTorch's wrappers for several processes see it.
 """
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -25,9 +25,12 @@ from occany_core.training.objectives.forcing import ForcingSettings, segmentatio
 from occany_core.training.objectives.pointmaps import PointmapPrediction
 from occany_core.training.objectives.poses import pose_loss
 from occany_core.training.recipe import Recipe, Stage
-
-Teacher = Callable[[Float[Tensor, "B V 3 H W"], Targets], tuple[Float[Tensor, "B V C s s"], ...]]
-"""Pictures in [-1, 1] and what is known of them -> features that Segmentation Forcing aims at."""
+from occany_core.training.segmentation import (
+    LEAVE_OUT,
+    Teacher,
+    masks_and_classes,
+    with_labels,
+)
 
 
 class Terms(NamedTuple):
@@ -39,15 +42,32 @@ class Terms(NamedTuple):
     pose: Float[Tensor, ""]
     forcing: Float[Tensor, ""]
     distillation: Float[Tensor, ""]
+    prompting: Float[Tensor, ""]
+    """Of prompt decoder and class probe together."""
+    mask_iou: Float[Tensor, ""]
+    """Of the masks that prompts gave."""
+    class_accuracy: Float[Tensor, ""]
+    """Share of cells with the right class."""
     depth: Float[Tensor, "B V h w"]
     """Predicted depth of the views that are compared [m]."""
+
+
+class _Segmentation(NamedTuple):
+    """What promptable features add to `Terms`."""
+
+    total: Float[Tensor, ""]
+    forcing: Float[Tensor, ""]
+    prompting: Float[Tensor, ""]
+    mask_iou: Float[Tensor, ""]
+    class_accuracy: Float[Tensor, ""]
 
 
 class Learner(nn.Module):
     """Network and objective of one stage.
 
     Raises:
-        ConfigError: Forcing is wanted, but there is no teacher or no head for its features.
+        ConfigError: Segmentation is to be trained, but there is no teacher or no head for its
+            features.
     """
 
     def __init__(
@@ -57,8 +77,10 @@ class Learner(nn.Module):
         self.network = network
         self.objective, self.stage, self.teacher = recipe.objective, stage, teacher
         self.dtype = recipe.dtype
-        if self.objective.forcing > 0:
-            _check_forcing(network, teacher)
+        self.forces = recipe.forces(stage)
+        self.asked = recipe.asked(stage)
+        if recipe.needs_teacher(stage):
+            _check_segmentation(network, teacher)
 
     def forward(self, batch: Batch) -> Terms:
         """Predict and compare."""
@@ -95,7 +117,8 @@ class Learner(nn.Module):
                 tokens = network.encode(batch.images)
                 memory = network.update_memory(tokens)
                 seen = network.render(tokens, memory)
-                projected = _projected(seen, batch)
+                levels = network.conditioning(seen.segmentation)
+                projected = _projected(replace(seen, segmentation=levels), batch)
             novel = network.novel_view_encoder(
                 network.tokenize(projected), tokens.grid, tokens.tokens
             )
@@ -115,57 +138,87 @@ class Learner(nn.Module):
         """Run heads on decoder features (features, grid, finer maps), and compare."""
         features, grid, finer = seen
         renders, objective = self.stage.renders, self.objective
-        targets = batch.novel if renders else batch.observed
-        images = batch.novel_images if renders else batch.images
+        targets, _ = self._compared(batch)
         with torch.autocast(features.device.type, enabled=False):
             flat = features.float().flatten(0, 1)
-            maps = raw_maps(
-                heads, flat, grid, [part.float().flatten(0, 1) for part in finer],
-                targets.valid.shape[-2:],
-            )  # fmt: skip
+            finer = [part.float().flatten(0, 1) for part in finer]
+            maps = raw_maps(heads, flat, grid, finer, targets.valid.shape[-2:])
             predicted = _pointmaps(heads, maps.unflatten(0, features.shape[:2]))
             points = point_loss(predicted, targets, objective, is_rig=batch.is_rig)
             total, nothing = points.total, points.total.new_zeros(())
-            pose = forcing = nothing
+            pose = nothing
             if objective.pose > 0 and not renders:
                 encoding = heads.pose_encoding(flat).unflatten(0, features.shape[:2])
                 pose = pose_loss(encoding, targets.world_from_cam)
                 total = total + objective.pose * pose
-            if objective.forcing > 0 and images is not None:
-                forcing = self._forcing(heads, flat, grid, (images, targets, predicted.confidence))
-                total = total + objective.forcing * forcing
+            segmentation = self._segmentation(
+                heads, (flat, grid, finer), batch, predicted.confidence
+            )
         return Terms(
-            total=total,
+            total=total + segmentation.total,
             world_error=points.world_error,
             camera_error=points.camera_error,
             pose=pose.detach(),
-            forcing=forcing.detach(),
+            forcing=segmentation.forcing.detach(),
             distillation=nothing,
+            prompting=segmentation.prompting.detach(),
+            mask_iou=segmentation.mask_iou,
+            class_accuracy=segmentation.class_accuracy,
             depth=predicted.points_cam[..., 2].detach(),
         )
 
-    def _forcing(
+    def _compared(self, batch: Batch) -> tuple[Targets, Tensor | None]:
+        """Return the targets of the stage, and their pictures (B, V, 3, H, W) where there are."""
+        if self.stage.renders:
+            return batch.novel, batch.novel_images
+        return batch.observed, batch.images
+
+    def _segmentation(
         self,
         heads: Heads,
-        flat: Float[Tensor, "BV T D"],
-        grid: tuple[int, int],
-        views: tuple[Tensor, Targets, Tensor],
-    ) -> Float[Tensor, ""]:
-        images, targets, confidence = views
+        seen: tuple[Float[Tensor, "BV T D"], tuple[int, int], list[Tensor]],
+        batch: Batch,
+        confidence: Float[Tensor, "B V h w"],
+    ) -> _Segmentation:
+        """Compare features with the teacher's, and ask masks and classes of them."""
+        targets, images = self._compared(batch)
+        found = _Segmentation(*(5 * [confidence.new_zeros(())]))
+        if images is None or not (self.forces or self.asked.has_any):
+            return found
         with torch.no_grad():
             wanted = self.teacher(images, targets)
-        levels = [
-            level.unflatten(0, images.shape[:2]) for level in heads.segmentation_levels(flat, grid)
-        ]
-        return segmentation_forcing(levels, wanted, confidence, ForcingSettings()).total
+        levels = tuple(
+            level.unflatten(0, images.shape[:2]) for level in heads.segmentation_levels(*seen)
+        )
+        if self.forces:
+            forcing = segmentation_forcing(levels, wanted, confidence, ForcingSettings()).total
+            found = found._replace(total=self.objective.forcing * forcing, forcing=forcing)
+        if not self.asked.has_any:
+            return found
+        loss = masks_and_classes(
+            self.network,
+            (levels, wanted),
+            with_labels(targets),
+            (self.asked, self.objective.prompts),
+            torch.Generator(images.device).manual_seed(batch.seed),
+        )
+        return found._replace(
+            total=found.total + loss.total,
+            prompting=loss.total,
+            mask_iou=loss.overlap,
+            class_accuracy=loss.right,
+        )
 
 
-def _check_forcing(network: OccAnyNetwork, teacher: Teacher | None) -> None:
-    remedy = "or leave the term out with --set objective.forcing=0"
-    if teacher is None:
-        raise ConfigError(f"objective.forcing needs a segmentation teacher; give one, {remedy}")
+def _check_segmentation(network: OccAnyNetwork, teacher: Teacher | None) -> None:
     if network.config.segmentation_dims is None:
-        raise ConfigError(f"objective.forcing needs network.segmentation_dims; set them, {remedy}")
+        raise ConfigError(
+            f"objective.forcing needs network.segmentation_dims; set them, {LEAVE_OUT}"
+        )
+    if teacher is None:
+        raise ConfigError(
+            f"training segmentation needs a segmentation teacher; give one, {LEAVE_OUT}"
+        )
 
 
 def raw_maps(

@@ -26,17 +26,20 @@ from occany_core.training.average import AveragedWeights
 from occany_core.training.batches import Batch, BatchSampler, Turn
 from occany_core.training.error_budget import ErrorBudget
 from occany_core.training.journal import Journal, progress_line
-from occany_core.training.learner import Learner, Teacher, Terms
+from occany_core.training.learner import Learner, Terms
 from occany_core.training.ranks import Ranks
 from occany_core.training.recipe import Recipe, Stage
 from occany_core.training.schedule import RateSchedule, parameter_groups
+from occany_core.training.segmentation import Teacher
 from occany_core.training.start import (
     centre_confidence,
+    check_stages,
     compile_blocks,
     copy_reconstruction,
     has_prior,
     learns,
     set_prior,
+    start_from,
 )
 from occany_core.training.state import (
     Progress,
@@ -63,11 +66,13 @@ class Training:
         supply: Samples.
         folder: Of the run; one that holds a state goes on from it.
         ranks: The processes that take part; one by default, on the CPU.
-        teacher: Features for Segmentation Forcing.
-        weights: To start from, by name, instead of random ones; missing ones stay random.
+        teacher: Features for Segmentation Forcing, and to be prompted on.
+        weights: To start from, by name, instead of random ones; missing ones stay random, and
+            `new_parts` names them.
 
     Raises:
-        ConfigError: The folder belongs to another recipe, or a stage asks for what is not there.
+        ConfigError: The folder belongs to another recipe, a stage asks for what is not there, or
+            the weights have parts that the network has not.
         CheckpointError: The state in the folder is damaged.
     """
 
@@ -87,14 +92,17 @@ class Training:
         self.journal = Journal(folder, is_silent=not self.ranks.is_first)
         self.faults: ErrorBudget = supply.pool.budget
         self.progress = Progress()
+        self.new_parts: tuple[str, ...] = ()
         torch.manual_seed(recipe.seed)
         if (folder / "state.pt").exists():
             self._resume(read_state(folder / "state.pt"))
             return
         network = OccAnyNetwork(recipe.network)
+        check_stages(network, recipe)
         if has_prior(network):
             set_prior(network, supply.pool)
-        network.load_state_dict(network.state_dict() | (weights or {}))
+        if weights is not None:
+            self.new_parts = start_from(network, weights)
         self._open_stage(network, is_new=True)
 
     # --- stages ---------------------------------------------------------------------------------
@@ -127,7 +135,7 @@ class Training:
             copy_reconstruction(network)
         processes.agree_on_weights(network, self.ranks)
         for name, parameter in network.named_parameters():
-            parameter.requires_grad_(learns(name, stage, self.recipe.objective))
+            parameter.requires_grad_(learns(name, stage, self.recipe))
         self.network = network
         learner = Learner(network, self.recipe, stage, self.teacher)
         if self.recipe.compile:
@@ -139,10 +147,6 @@ class Training:
     def _optimizer(self) -> torch.optim.Optimizer:
         settings = self.recipe.optimiser
         trained = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
-        if not trained:
-            raise ConfigError(
-                f"stage {self.stage.name} trains nothing; trained: {self.stage.trained}"
-            )
         groups = [
             {"params": [trained[name] for name in group.names], "weight_decay": group.weight_decay}
             for group in parameter_groups(trained, settings.weight_decay)

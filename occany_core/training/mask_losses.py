@@ -40,6 +40,16 @@ class MaskLossSettings:
         if not 0 < self.inside_share < 1:
             raise ConfigError(f"inside_share is {self.inside_share}; it must be between 0 and 1")
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether any of the weights lets the prompt decoder learn."""
+        return max(self.focal, self.dice, self.quality) > 0
+
+    @property
+    def has_any(self) -> bool:
+        """Whether anything learns."""
+        return self.has_masks or self.classes > 0
+
 
 @dataclass(frozen=True)
 class PromptingLoss:
@@ -50,6 +60,10 @@ class PromptingLoss:
     quality: Float[Tensor, ""]
     classes: Float[Tensor, ""]
     total: Float[Tensor, ""]
+    overlap: Float[Tensor, ""]
+    """Mean intersection over union of the valid masks, without gradient."""
+    right: Float[Tensor, ""]
+    """Share of cells with the right class, without gradient."""
 
 
 def prompting_loss(  # noqa: PLR0913 - two networks, their input and their two kinds of truth
@@ -63,6 +77,8 @@ def prompting_loss(  # noqa: PLR0913 - two networks, their input and their two k
 ) -> PromptingLoss:
     """Train decoder and probe on features, of a teacher, of a student, or of both in one batch.
 
+    What has no weight is not run and counts as 0.
+
     Args:
         decoder: Prompts -> masks.
         probe: Fine features -> classes.
@@ -73,12 +89,19 @@ def prompting_loss(  # noqa: PLR0913 - two networks, their input and their two k
         settings: Weights.
     """
     coarse, middle, fine = (level.detach() for level in levels)
-    answers = decoder(coarse, (fine, middle), targets.prompts)
-    focal, dice, quality = mask_terms(answers, targets.masks, targets.valid, settings)
-    probed = F.cross_entropy(probe(fine), classes, weight=class_weights)
+    focal = dice = quality = probed = overlap = right = fine.new_zeros(())
+    if settings.has_masks:
+        answers = decoder(coarse, (fine, middle), targets.prompts)
+        focal, dice, quality = mask_terms(answers, targets.masks, targets.valid, settings)
+        found = mask_iou(answers.logits.detach() > 0, targets.masks)
+        overlap = (found * targets.valid).sum() / targets.valid.sum().clamp_min(1)
+    if settings.classes > 0:
+        logits = probe(fine)
+        probed = F.cross_entropy(logits, classes, weight=class_weights)
+        right = (logits.detach().argmax(dim=1) == classes).float().mean()
     total = settings.focal * focal + settings.dice * dice
     total = total + settings.quality * quality + settings.classes * probed
-    return PromptingLoss(focal, dice, quality, probed, total)
+    return PromptingLoss(focal, dice, quality, probed, total, overlap, right)
 
 
 def mask_terms(

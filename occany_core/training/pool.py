@@ -6,7 +6,6 @@ place away as soon as what it holds was used often enough.
 """
 
 import shutil
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from occany_core.errors import InputError
 from occany_core.training.error_budget import ErrorBudget
-from occany_core.training.pack import Pack, bad_samples, read_shard, shard_folders
+from occany_core.training.pack import LABELS, Pack, bad_samples, read_shard, shard_folders
 
 
 class Pool:
@@ -25,10 +24,19 @@ class Pool:
         capacity: Most samples it holds.
         device: Where they are kept. Draws are fastest where training runs; host memory is larger.
         budget: Bad samples are counted here and left out.
+        with_labels: Whether labels are needed; otherwise they are left out.
     """
 
-    def __init__(self, capacity: int, device: torch.device, budget: ErrorBudget) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        device: torch.device,
+        budget: ErrorBudget,
+        *,
+        with_labels: bool = False,
+    ) -> None:
         self.capacity, self.device, self.budget = capacity, device, budget
+        self.with_labels = with_labels
         self.parts: dict[str, Tensor] = {}
         self.size = 0
         self.used_views = 0
@@ -48,8 +56,16 @@ class Pool:
         """Put samples in, in the places of the oldest where the pool is full.
 
         Raises:
-            InputError: Too many bad samples, or samples of another size than before.
+            InputError: Too many bad samples, samples of another size than before, or without the
+                labels that are needed.
         """
+        if self.with_labels and not pack.has_labels:
+            raise InputError(
+                f"{place} has no labels ({', '.join(LABELS)}), which segmentation is trained on; "
+                "have streets rendered into another folder, or leave segmentation out: "
+                "--set objective.forcing=0 --set network.prompt_classes=null "
+                "--stages reconstruction rendering"
+            )
         bad = bad_samples(pack)
         if bad.any():
             which = ", ".join(map(str, np.flatnonzero(bad)))
@@ -58,9 +74,11 @@ class Pool:
         if len(good) == 0:
             return
         where = (self._next + torch.arange(len(good))) % self.capacity
-        for field in fields(Pack):
-            new = torch.from_numpy(np.ascontiguousarray(getattr(pack, field.name)[good]))
-            self._room(field.name, new, place)[where.to(self.device)] = new.to(self.device)
+        for name, array in pack.parts().items():
+            if name in LABELS and not self.with_labels:
+                continue
+            new = torch.from_numpy(np.ascontiguousarray(array[good]))
+            self._room(name, new, place)[where.to(self.device)] = new.to(self.device)
         self._next = int(where[-1] + 1) % self.capacity
         self.size = min(self.size + len(good), self.capacity)
         self.added_views += len(good) * pack.rgb.shape[1]
@@ -91,7 +109,7 @@ class Pool:
             The number of shards.
 
         Raises:
-            InputError: Too many bad samples.
+            InputError: Too many bad samples, or some without the labels that are needed.
         """
         new = [shard for shard in shard_folders(folder) if shard.name not in self._known][:most]
         for shard in new:

@@ -4,14 +4,17 @@
 Recipes differ in these values only; `recipes.py` holds the named ones.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from occany_core.errors import ConfigError
 from occany_core.network import NetworkConfig
+from occany_core.training.mask_losses import MaskLossSettings
+from occany_core.training.prompts import PromptSettings
 
 Kind = Literal["single", "sequence", "surround"]
 KINDS = ("single", "sequence", "surround")
+STREETS = "streets"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,10 @@ class Stage:
         """Whether novel views are trained."""
         return self.novel != "none"
 
+    def trains(self, name: str) -> bool:
+        """Whether the stage says of a parameter that it learns."""
+        return name.startswith(self.trained) and not name.startswith(self.frozen)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
@@ -105,7 +112,14 @@ class Objective:
     """Confidence of pixels without a surface falls."""
     pose: float = 1.0
     forcing: float = 1.0
-    """Segmentation Forcing; needs a teacher."""
+    """Segmentation Forcing, in stages that train segmentation heads; needs a teacher."""
+    teacher: str = ""
+    """streets reads the features off what rendered streets show; anything else is a folder or the
+    name of a repository with SAM2's weights. Empty where none is chosen yet."""
+    masks: MaskLossSettings = field(default_factory=MaskLossSettings)
+    """Of the prompt decoder and the class probe, in stages that train them."""
+    prompts: PromptSettings = field(default_factory=PromptSettings)
+    """What the prompt decoder is asked in training."""
     distillation: float = 0.0
     """`L_enc` of held-out views."""
     both_passes: bool = True
@@ -170,6 +184,33 @@ class Recipe:
                 f"views_per_step is {self.views_per_step} and accumulation "
                 f"{self.optimiser.accumulation}; both must be at least 1, with one stage or more"
             )
+
+    def forces(self, stage: Stage) -> bool:
+        """Whether a stage compares features with a teacher's; nearby views have no picture."""
+        heads = "novel_view_heads" if stage.renders else "heads"
+        trains = stage.trains(f"{heads}.segmentation.")
+        return self.objective.forcing > 0 and stage.novel != "nearby" and trains
+
+    def asked(self, stage: Stage) -> MaskLossSettings:
+        """Return the mask losses of a stage, without weight for what it does not train."""
+        can_ask = self.network.prompt_classes is not None and not stage.renders
+        masks = self.objective.masks
+        if not (can_ask and stage.trains("prompt_decoder.")):
+            masks = replace(masks, focal=0.0, dice=0.0, quality=0.0)
+        return masks if can_ask and stage.trains("class_probe.") else replace(masks, classes=0.0)
+
+    def needs_teacher(self, stage: Stage) -> bool:
+        """Whether a stage needs features to aim at or to be prompted on."""
+        return self.forces(stage) or self.asked(stage).has_any
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether training needs to know what the pictures show."""
+        is_read_off = self.objective.teacher == STREETS
+        return any(
+            self.asked(stage).has_any or (is_read_off and self.forces(stage))
+            for stage in self.stages
+        )
 
     @property
     def block(self) -> int:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from occany_core.network import NetworkConfig, TransformerDims
 from occany_core.network import tiny as tiny_network
-from occany_core.training.recipe import Draw, Objective, Optimiser, Phase, Recipe, Stage
+from occany_core.training.prompts import PromptSettings
+from occany_core.training.recipe import STREETS, Draw, Objective, Optimiser, Phase, Recipe, Stage
 
 _SINGLE = Draw(kind="single")
 _PAIR = Draw(kind="sequence", views=(2, 2), weight=0.35)
@@ -16,10 +17,15 @@ _SURROUND = Draw(kind="surround", weight=0.6)
 NOVEL_PARTS = ("novel_view_encoder.", "novel_view_decoder.", "novel_view_heads.")
 POSE_IS_GIVEN = ("novel_view_heads.pose.",)
 """Of rendered views; their pose head has nothing to learn."""
+SEGMENTATION_PARTS = ("heads.segmentation", "prompt_decoder.", "class_probe.")
 
 
 def tiny() -> Recipe:
-    """Return the recipe of the shipped weights: from scratch, single views first, then rigs."""
+    """Return the recipe of the shipped weights: from scratch, single views first, then rigs.
+
+    Prompt decoder and class probe learn on the finished reconstruction; the rendering after it is
+    conditioned on features that no longer change.
+    """
     mixed = (_SINGLE, _SHORT, _SURROUND)
     return Recipe(
         name="tiny",
@@ -33,6 +39,13 @@ def tiny() -> Recipe:
                 peak_rate=5e-4,
                 phases=(Phase(until=0.3, draws=(_SINGLE, _PAIR)), Phase(draws=mixed)),
                 trained=("encoder.", "decoder.", "heads."),
+            ),
+            Stage(
+                name="segmentation",
+                minutes=3,
+                peak_rate=2e-3,
+                phases=(Phase(draws=mixed),),
+                trained=SEGMENTATION_PARTS,
             ),
             Stage(
                 name="rendering",
@@ -51,7 +64,9 @@ def tiny() -> Recipe:
             plain=1.0,
             sky=1.0,
             pose=0.1,
-            forcing=0.0,
+            forcing=0.1,
+            teacher=STREETS,
+            prompts=PromptSettings(number=4),
             both_passes=False,
         ),
         optimiser=Optimiser(lowest_rate=1e-5, clip=1.0, average=0.999),

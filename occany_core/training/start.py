@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a stage starts from: which parameters learn, the mean scene, the reconstruction's copy."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+from occany_core.errors import ConfigError
 from occany_core.network import OccAnyNetwork
 from occany_core.network.attention import TransformerBlock
 from occany_core.network.decoder import DecoderBlock
@@ -12,12 +15,14 @@ from occany_core.network.heads import log_points
 from occany_core.training.batches import LEAST_DEPTH, Batch, points_on_rays
 from occany_core.training.learner import observed_confidence
 from occany_core.training.pool import Pool
-from occany_core.training.recipe import Objective, Stage
+from occany_core.training.recipe import Recipe, Stage
 
 PRIOR_SAMPLES = 300
 FAR = 60.0
 """Where the prior puts directions that hardly ever meet a surface [m]."""
 LEAST_HITS = 20
+CONDITIONING = "novel_view_encoder.merge.weight"
+"""Merges what novel views are conditioned on, the oldest modalities first."""
 
 
 def has_prior(network: OccAnyNetwork) -> bool:
@@ -25,15 +30,35 @@ def has_prior(network: OccAnyNetwork) -> bool:
     return network.config.point_head == "convolutional"
 
 
-def learns(name: str, stage: Stage, objective: Objective) -> bool:
+def learns(name: str, stage: Stage, recipe: Recipe) -> bool:
     """Whether a parameter learns in a stage: chosen by the recipe, and reached by a loss."""
-    if not name.startswith(stage.trained) or name.startswith(stage.frozen):
+    if not stage.trains(name):
         return False
-    if "heads.rgb" in name:  # no loss ever touched it
-        return False
-    if "heads.segmentation" in name:
-        return objective.forcing > 0 and stage.novel != "nearby"
-    return not (name.startswith("heads.pose.") and objective.pose == 0)
+    reached = {
+        "heads.rgb": False,  # no loss ever touched it
+        "heads.segmentation": recipe.forces(stage),
+        "novel_view_heads.segmentation": recipe.forces(stage),
+        "novel_view_heads.rgb": False,
+        "heads.pose.": recipe.objective.pose > 0,
+        "prompt_decoder.": recipe.asked(stage).has_masks,
+        "class_probe.": recipe.asked(stage).classes > 0,
+    }
+    return next((value for start, value in reached.items() if name.startswith(start)), True)
+
+
+def check_stages(network: OccAnyNetwork, recipe: Recipe) -> None:
+    """See that every stage has something to do.
+
+    Raises:
+        ConfigError: A stage trains nothing.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    for stage in recipe.stages:
+        if not any(learns(name, stage, recipe) for name in names):
+            raise ConfigError(
+                f"stage {stage.name} trains nothing: {', '.join(stage.trained)} are not in the "
+                "network, or no loss reaches them; leave it out with --stages"
+            )
 
 
 def compile_blocks(network: OccAnyNetwork) -> None:
@@ -61,6 +86,42 @@ def set_prior(network: OccAnyNetwork, pool: Pool) -> None:
     for one in heads:
         size = one.points.prior.shape[-2:]
         one.points.prior.copy_(F.interpolate(both, size=size, mode="bilinear"))
+
+
+def start_from(network: OccAnyNetwork, weights: dict[str, Tensor]) -> tuple[str, ...]:
+    """Load weights of a network that may lack parts of this one.
+
+    Parts that are missing or of another shape keep the weights they have. Where the conditioning
+    of novel views has become wider, what it knew stays and the rest starts at 0, so that the
+    network still says the same.
+
+    Returns:
+        The parts that start anew.
+
+    Raises:
+        ConfigError: There are weights that this network has no place for.
+    """
+    own = network.state_dict()
+    if unknown := sorted(weights.keys() - own.keys()):
+        raise ConfigError(
+            f"the network of this recipe has no place for {len(unknown)} of the weights to start "
+            f"from, the first {unknown[0]}; set the recipe's network.* as their card says"
+        )
+    wider = weights.get(CONDITIONING)
+    if wider is not None and wider.shape[1] < own[CONDITIONING].shape[1]:
+        more = own[CONDITIONING].shape[1] - wider.shape[1]
+        weights = weights | {CONDITIONING: F.pad(wider, (0, more))}
+    known = {name: one for name, one in weights.items() if one.shape == own[name].shape}
+    network.load_state_dict(own | known)
+    return tuple(sorted({_new_part(name, known) for name in own.keys() - known.keys()}))
+
+
+def _new_part(name: str, known: Iterable[str]) -> str:
+    """Return the largest part of the network around a weight of which nothing is known."""
+    words = name.split(".")
+    parts = (".".join(words[:count]) for count in range(1, len(words)))
+    is_new = (part for part in parts if not any(one.startswith(f"{part}.") for one in known))
+    return next(is_new, name)
 
 
 @torch.no_grad()

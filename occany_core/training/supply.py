@@ -15,7 +15,7 @@ import torch
 
 from occany_core.errors import InputError
 from occany_core.training.error_budget import ErrorBudget
-from occany_core.training.pack import shard_folders
+from occany_core.training.pack import LABEL_BLOCK, shard_folders
 from occany_core.training.pool import Pool, retire
 from occany_core.training.ranks import Ranks, starts_renderers
 from occany_core.training.recipe import Recipe
@@ -108,11 +108,16 @@ def supplied(
         tell: Takes lines about the progress.
 
     Raises:
-        InputError: The folder holds no shards, or worlds cannot be rendered.
+        InputError: The folder holds no shards or some without the labels that are needed, or
+            worlds cannot be rendered.
     """
     shards = max(plan.worlds // WORLDS_PER_SHARD, 1)
     streets = ShardJob(
-        plan.folder, recipe.picture, recipe.block, StreetRenderer.for_picture(*recipe.picture)
+        plan.folder,
+        recipe.picture,
+        recipe.block,
+        StreetRenderer.for_picture(*recipe.picture),
+        with_labels=recipe.needs_labels,
     )
     held_back = replace(
         streets,
@@ -172,7 +177,8 @@ def _open(
     """Read a folder into a pool of as many samples as it holds, or of so many worlds."""
     shards = len(shard_folders(folder))
     capacity = max(worlds, shards * WORLDS_PER_SHARD)
-    pool = Pool(max(capacity, 1), _place(recipe, ranks.device, capacity), budget)
+    place = _place(recipe, ranks.device, capacity)
+    pool = Pool(max(capacity, 1), place, budget, with_labels=recipe.needs_labels)
     pool.read_folder(folder)
     if len(pool) == 0:
         raise InputError(
@@ -187,7 +193,8 @@ def _place(recipe: Recipe, device: torch.device, capacity: int) -> torch.device:
     if device.type != "cuda":
         return device
     height, width = recipe.picture
-    per_view = height * width * (3 + 3 * 6 / recipe.block**2)
+    labels = 5 / LABEL_BLOCK**2 if recipe.needs_labels else 0
+    per_view = height * width * (3 + 3 * 6 / recipe.block**2 + labels)
     bytes_ = capacity * 15 * per_view
     free, _ = torch.cuda.mem_get_info(device)
     return device if bytes_ < DEVICE_SHARE * free else torch.device("cpu")

@@ -26,7 +26,8 @@ class Scores:
     """What was found."""
 
     values: dict[str, float]
-    """KIND_abs_rel, KIND_within_1.25 (depth) and KIND_world_error (as in the loss)."""
+    """KIND_abs_rel, KIND_within_1.25 (depth) and KIND_world_error (as in the loss); where they are
+    trained, KIND_forcing, KIND_mask_iou and KIND_class_accuracy, of the student's features."""
     sheets: dict[str, UInt8[np.ndarray, "H W 3"]]
     """A picture per kind, see `depth_sheet`."""
 
@@ -54,8 +55,12 @@ def score(learner: nn.Module, batches: list[tuple[str, Batch]]) -> Scores:
         terms = learner(batch)
         targets = batch.observed if batch.novel is None else batch.novel
         relative, close = depth_scores(terms.depth, targets)
-        names = ("abs_rel", "within_1.25", "world_error")
-        for name, value in zip(names, (relative, close, terms.world_error), strict=True):
+        scores = {"abs_rel": relative, "within_1.25": close, "world_error": terms.world_error}
+        if terms.forcing > 0:
+            scores["forcing"] = terms.forcing
+        if terms.prompting > 0:
+            scores |= {"mask_iou": terms.mask_iou, "class_accuracy": terms.class_accuracy}
+        for name, value in scores.items():
             found.setdefault(f"{kind}_{name}", []).append(float(value))
         sheets[kind] = depth_sheet(batch, terms)
     values = {name: round(sum(all_) / len(all_), 4) for name, all_ in found.items()}

@@ -60,6 +60,8 @@ class ShardJob:
     """Side of the pixel blocks that keep one depth [px]."""
     render: Callable[[int], Sample | None]
     """Must be importable by other processes."""
+    with_labels: bool = False
+    """Whether segmentation is to be trained."""
     first_seed: int = 0
     shards: int | None = None
     """How many there are to be; None renders for ever."""
@@ -95,7 +97,7 @@ def render_shard(job: ShardJob, place: int, budget: ErrorBudget) -> None:
             budget.spend(f"world {seed} cannot be rendered: {error!r}")
             continue
         if sample is not None:
-            packs.append(pack_sample(sample, *job.picture, job.block))
+            packs.append(pack_sample(sample, *job.picture, job.block, with_labels=job.with_labels))
     if packs:
         write_shard(Pack.joined(packs), job.path(place))
 

@@ -91,7 +91,7 @@ def test_training_is_timed_by_stage(capsys):
     words = ["bench", "training", "--picture", "48", "32", "--views", "4", "--steps", "1"]
     main([*words, "--device", "cpu", "--json"])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert list(found["stages"]) == ["reconstruction", "rendering"]
+    assert list(found["stages"]) == ["reconstruction", "segmentation", "rendering"]
     for stage in found["stages"].values():
         assert stage["views_per_s"] > 0
         assert 0 < stage["data_share"] < 1

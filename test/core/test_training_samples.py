@@ -45,15 +45,18 @@ BLOCK = 4
 
 
 def part(of: Pack, picked) -> Pack:
-    return Pack(**{name: array[picked] for name, array in vars(of).items()})
+    return Pack(**{name: array[picked] for name, array in of.parts().items()})
 
 
-def test_shards_round_trip(tmp_path):
-    write_shard(pack(), tmp_path / "shard_000003")
+@pytest.mark.parametrize("with_labels", [False, True])
+def test_shards_round_trip(with_labels, tmp_path):
+    written = pack(with_labels=with_labels)
+    write_shard(written, tmp_path / "shard_000003")
     (tmp_path / ".shard_000004").mkdir()  # an interrupted one
     assert [shard.name for shard in shard_folders(tmp_path)] == ["shard_000003"]
     found = read_shard(tmp_path / "shard_000003")
-    for name, array in vars(pack()).items():
+    assert found.parts().keys() == written.parts().keys()
+    for name, array in written.parts().items():
         np.testing.assert_array_equal(getattr(found, name), array, err_msg=name)
 
 
@@ -66,8 +69,13 @@ def test_shapes_and_types(block):
         "rays": ((4, ALL_VIEWS, rows, columns, 2), np.float16),
         "focal_px": ((4, ALL_VIEWS), np.float32),
         "reference_from_cam": ((4, ALL_VIEWS, 4, 4), np.float32),
+        "semantics": ((4, PICTURES, HEIGHT // 2, WIDTH // 2), np.uint8),
+        "instance": ((4, PICTURES, HEIGHT // 2, WIDTH // 2), np.uint8),
+        "normal": ((4, PICTURES, HEIGHT // 2, WIDTH // 2, 3), np.int8),
+        "centres": ((4, PICTURES, 256, 3), np.float16),
     }
-    found = {name: (array.shape, array.dtype) for name, array in vars(pack(block)).items()}
+    parts = pack(block, with_labels=True).parts()
+    found = {name: (array.shape, array.dtype) for name, array in parts.items()}
     assert found == expected
 
 

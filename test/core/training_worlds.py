@@ -43,13 +43,18 @@ def no_world(seed: int) -> None:
 
 
 @functools.cache
-def pack(block: int = 4) -> Pack:
-    return Pack.joined([pack_sample(sample, HEIGHT, WIDTH, block) for sample in samples()])
+def pack(block: int = 4, *, with_labels: bool = False) -> Pack:
+    return Pack.joined(
+        [
+            pack_sample(sample, HEIGHT, WIDTH, block, with_labels=with_labels)
+            for sample in samples()
+        ]
+    )
 
 
 def pool(of: Pack | None = None, *, most_errors: int = 0) -> Pool:
     of = pack() if of is None else of
-    filled = Pool(len(of), CPU, ErrorBudget(most_errors))
+    filled = Pool(len(of), CPU, ErrorBudget(most_errors), with_labels=of.has_labels)
     filled.add(of)
     return filled
 
@@ -60,8 +65,8 @@ def supply(folder, of: Pack | None = None, *, most_errors: int = 0) -> Supply:
 
 def write_folder(folder) -> None:
     """What `occany train --data` reads."""
-    write_shard(pack(), folder / "shard_000000")
-    write_shard(pack(), folder / HELD_BACK / "shard_000000")
+    write_shard(pack(with_labels=True), folder / "shard_000000")
+    write_shard(pack(with_labels=True), folder / HELD_BACK / "shard_000000")
 
 
 RECONSTRUCTION = ("encoder.", "decoder.", "heads.")
