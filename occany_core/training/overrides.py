@@ -3,6 +3,7 @@
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from typing import Any, TypeVar
@@ -12,6 +13,8 @@ import yaml
 from occany_core.errors import ConfigError
 
 Tree = TypeVar("Tree")
+_EXPONENT = re.compile(r"[+-]?\d+e[+-]?\d+", re.IGNORECASE)
+"""Numbers like 4e-4, which YAML takes for texts because they have no point."""
 
 
 def with_overrides(recipe: Tree, assignments: list[str]) -> Tree:
@@ -67,6 +70,8 @@ def _checked(wanted: Any, value: object, path: str) -> object:
         if len(items) == len(value):
             return tuple(_checked(t, v, path) for t, v in zip(items, value, strict=True))
     if wanted is float and type(value) is int:
+        return float(value)
+    if wanted is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
         return float(value)
     if origin is None and type(value) is wanted:
         return value
