@@ -10,8 +10,9 @@ from pathlib import Path
 from occany_core.checkpoints import Model, load_model, write_metrics
 from occany_core.cli import held_back_streets, settings_arguments
 from occany_core.config import OccAnyConfig
-from occany_core.evaluation import view_augmentation
-from occany_core.evaluation.synthocc import evaluate
+from occany_core.evaluation import score_table, view_augmentation
+from occany_core.evaluation.probe_labels import has_probe
+from occany_core.evaluation.synthocc import WITHOUT_PROBE, evaluate
 
 NAME = "evaluate"
 HELP = "score a model on held-back synthetic streets"
@@ -34,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--write-card", action="store_true", help="put the scores into the model's card"
     )
     parser.add_argument(
+        "--markdown", metavar="FILE", type=Path, help="synthocc: write the table as Markdown"
+    )
+    parser.add_argument(
         "--plot", metavar="FILE", type=Path, help="ttva: draw the scores, for example ttva.png"
     )
     settings_arguments.add_arguments(parser)
@@ -53,14 +57,20 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _synthocc(model: Model, config: OccAnyConfig, arguments: argparse.Namespace) -> None:
     scores = evaluate(model, arguments.limit, config, _progress)
-    print(f"\n{'[%]':28}{'precision':>10}{'recall':>10}{'IoU':>10}{'above ground':>14}")
-    for name, ratios in scores.items():
-        numbers = (ratios[key] for key in ("precision", "recall", "iou", "iou_above_ground"))
-        print(
-            f"{name:28}{next(numbers):10.2f}{next(numbers):10.2f}{next(numbers):10.2f}{next(numbers):14.2f}"
-        )
+    print(f"\n\nCells [%]\n{score_table.plain(scores, score_table.OCCUPANCY)}")
+    judged = {name: row for name, row in scores.items() if "abs_rel" in row}
+    print(f"\nDepth (shares) and poses\n{score_table.plain(judged, score_table.GEOMETRY)}")
+    left_out = {} if has_probe(model) else {"mean_iou": WITHOUT_PROBE}
+    for reason in left_out.values():
+        print(f"\n{reason}")
+    if arguments.markdown:
+        columns = (*score_table.OCCUPANCY, *score_table.GEOMETRY)
+        arguments.markdown.write_text(score_table.markdown(scores, columns) + "\n")
+        print(f"wrote {arguments.markdown}")
     if arguments.write_card:
-        write_metrics(arguments.model, "synthocc", {"scenes": arguments.limit} | scores)
+        metrics = {"scenes": arguments.limit} | scores
+        metrics |= {"left_out": left_out} if left_out else {}
+        write_metrics(arguments.model, "synthocc", metrics)
     if arguments.json:
         print(json.dumps(scores))
 

@@ -157,7 +157,8 @@ class Learner(nn.Module):
         levels = [
             level.unflatten(0, images.shape[:2]) for level in heads.segmentation_levels(flat, grid)
         ]
-        return segmentation_forcing(levels, wanted, confidence, ForcingSettings()).total
+        settings = ForcingSettings(weighting=self.objective.forcing_weighting)
+        return segmentation_forcing(levels, wanted, confidence, settings).total
 
 
 def _check_forcing(network: OccAnyNetwork, teacher: Teacher | None) -> None:
