@@ -2,20 +2,24 @@
 """Occupancy scores: counts add up, perfect is 100, and SynthOcc scores every setting."""
 
 import dataclasses
-import sys
+import json
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from strategies import seeds
 from street_views import small_street_model
 
 from occany_core import camera, rigid
-from occany_core.checkpoints import Model
+from occany_core.checkpoints import Model, load_model, save_model
+from occany_core.cli import evaluate as evaluate_verb
+from occany_core.cli.ablation_report import chart_of_sweep
+from occany_core.cli.main import main
 from occany_core.config import OccAnyConfig, from_flat
-from occany_core.errors import ConfigError, InputError
+from occany_core.errors import InputError
 from occany_core.evaluation import score_table
 from occany_core.evaluation.baselines import constant_scene, exact_depth, ground_plane
 from occany_core.evaluation.metrics import OccupancyCounts, count_occupancy
@@ -23,7 +27,7 @@ from occany_core.evaluation.probe_labels import classes_of_logits, classify_pixe
 from occany_core.evaluation.scene_scores import SceneScores, exact_depth_at
 from occany_core.evaluation.synthocc import evaluate, uncalibrated, view_sets
 from occany_core.evaluation.trajectory_metrics import pose_errors
-from occany_core.evaluation.view_augmentation import new_figure, sweep, variants
+from occany_core.evaluation.view_augmentation import VariantScore, sweep, variants
 from occany_core.network import OccAnyNetwork
 from occany_core.novel_views import propose_views
 from occany_core.pipeline import encode, reconstruct
@@ -342,7 +346,44 @@ def test_sweep_without_views_is_plain_reconstruction():
     assert none.seconds > 0
 
 
-def test_a_plot_without_matplotlib_is_one_sentence(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ConfigError, match="occany_ros\\[view\\]"):
-        new_figure()
+def test_the_sweep_is_drawn_line_by_line():
+    scores = [
+        VariantScore(one.name, views, 0.1, {"iou": 10.0 + views})
+        for one, views in zip(variants(3.0, 60.0, 2.0, steps=2), (0, 6, 18, 18, 12, 36, 36))
+    ]
+    ahead, turned, shifted = chart_of_sweep(scores).lines
+    assert ahead.x == (0, 6, 12) and ahead.y == (10, 16, 22)
+    assert turned.x == shifted.x == (0, 18, 36)
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def test_the_command_prints_one_object_and_fills_the_card(tmp_path, capsys):
+    weights = tmp_path / "small.safetensors"
+    save_model(small_street_model().network, {"name": "small", "licence": "none"}, weights)
+    words = ["evaluate", "synthocc", "--limit", "1", "--model", str(weights)]
+    words += ["--set", "runtime.device=cpu", "--markdown", str(tmp_path / "table.md")]
+    assert main([*words, "--json", "--write-card"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    found = json.loads(lines[-1])
+    for name in ("surround", "surround_no_novel_views", "sequence", "monocular", "constant_scene"):
+        assert CELLS - {"iou_above_ground"} <= found[name].keys()
+    assert any("no class probe" in line for line in lines)
+    card = load_model(weights, "cpu").card["metrics"]["synthocc"]
+    assert card["scenes"] == 1 and "mean_iou" in card["left_out"]
+    assert {name: card[name] for name in found} == found
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in table[2:]] == list(found)
+
+
+def test_a_sweep_with_a_plot(tmp_path, monkeypatch):
+    weights = tmp_path / "small.safetensors"
+    save_model(small_street_model().network, {"name": "small", "licence": "none"}, weights)
+    monkeypatch.setattr(evaluate_verb, "INGREDIENTS", (3.0, 60.0, 2.0, 1))
+    words = ["evaluate", "ttva", "--limit", "1", "--model", str(weights)]
+    words += ["--set", "runtime.device=cpu"]
+    assert main([*words, "--plot", str(tmp_path / "ttva.txt")]) == 1
+    assert main([*words, "--plot", str(tmp_path / "ttva.png")]) == 0
+    with Image.open(tmp_path / "ttva.png") as picture:
+        assert picture.width > 500
