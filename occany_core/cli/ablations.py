@@ -136,6 +136,7 @@ class Ablations:
         for variant in self.trained:
             with_overrides(self.recipe, variant.changes)
         plan = {"recipe": list(self.sets), "steps": self.steps, "streets": str(self.streets)}
+        plan["worlds"] = self.worlds if self.renders else None
         path = self.folder / PLAN
         self.folder.mkdir(parents=True, exist_ok=True)
         if path.exists() and json.loads(path.read_text(encoding="utf-8")) != plan:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ablations: variants differ in one thing, a folder is filled once, and the report says what is
-known; networks without task tokens; curves of a run."""
+known; networks without task tokens; the card as a page; curves of a run."""
 
 import dataclasses
 import json
@@ -217,6 +217,42 @@ def test_bad_ablation_options_are_one_sentence(tmp_path, capsys):
     assert "-o DIR" in capsys.readouterr().err
     assert main(["evaluate", "ablations", "-o", str(tmp_path), "--minutes", "0"]) == 1
     assert "above 0" in capsys.readouterr().err
+
+
+# --- the card -----------------------------------------------------------------------------------
+
+
+def test_the_card_fills_its_place_in_a_page(tmp_path, capsys):
+    torch.manual_seed(0)
+    weights = tmp_path / "a.safetensors"
+    scores = {"surround": {"iou": 12.5, "abs_rel": 0.25}, "constant_scene": {"iou": 7.0}}
+    metrics = {"synthocc": {"scenes": 3, "left_out": {"mean_iou": "nobody asked"}} | scores}
+    recipe = RECIPES["tiny"]()
+    stages = recipe.stages
+    training = {"recipe": dataclasses.asdict(recipe), "steps": 12345, "seconds": 7200.0}
+    card = {"name": "mine", "licence": "free", "training": training, "metrics": metrics}
+    save_model(OccAnyNetwork(tiny_config("convolutional")), card, weights)
+    page = tmp_path / "page.md"
+    assert main(["inspect", str(weights), "--card", str(page)]) == 0
+    text = page.read_text()
+    for part in (
+        "# Model card: mine",
+        "| Steps | 12,345 |",
+        "| Hours | 2.00 |",
+        *(f"| {one.name} | {one.minutes:g} min | {one.peak_rate:g} |" for one in stages),
+        "SynthOcc, 3 scenes",
+        "| surround | 12.50 | 0.250 |",
+        "| constant_scene | 7.00 |  |",
+        "nobody asked",
+    ):
+        assert part in text, part
+    page.write_text(f"by hand\n{text}\nby hand below\n")
+    assert main(["inspect", str(weights), "--card", str(page)]) == 0
+    assert page.read_text() == f"by hand\n{text}\nby hand below\n"
+    page.write_text("no place\n")
+    assert main(["inspect", str(weights), "--card", str(page)]) == 1
+    assert "no place for the card" in capsys.readouterr().err
+    assert page.read_text() == "no place\n"
 
 
 # --- curves -------------------------------------------------------------------------------------
