@@ -6,19 +6,18 @@ The output folder has a run for each variant; what is finished is not done again
 
 import argparse
 import json
+import os
 import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from occany_core.checkpoints import Model, load_model
 from occany_core.checkpoints.store import choose_device
 from occany_core.cli import held_back_streets, train
 from occany_core.cli.ablation_report import DATA, Report, table, write_report
-from occany_core.config import OccAnyConfig, from_flat
+from occany_core.config import OccAnyConfig, from_flat, to_flat
 from occany_core.errors import ConfigError
 from occany_core.evaluation import score_table, view_augmentation
 from occany_core.evaluation.synthocc import evaluate
@@ -91,6 +90,7 @@ class Ablations:
 
     def __init__(self, config: OccAnyConfig, arguments: argparse.Namespace) -> None:
         self.config, self.folder, self.limit = config, arguments.out, arguments.limit
+        self.judged = _judged(self.limit, config)
         self.steps, self.worlds = arguments.steps, arguments.worlds
         self.streets = arguments.data or self.folder / "streets"
         self.renders = arguments.data is None
@@ -107,7 +107,7 @@ class Ablations:
         self.variants = variants(self.recipe)
         self.minutes = arguments.minutes if self.steps is None else None
         self.took: list[float] = []
-        """Seconds of the variants that this call trained."""
+        """Seconds of the variants that this call trained and scored."""
 
     # --- what is to be done ---------------------------------------------------------------------
 
@@ -149,13 +149,17 @@ class Ablations:
         print(f"{left} of {len(self.trained)} variants to train; {self._time_left(left)}")
 
     def _time_left(self, runs: int) -> str:
+        """Estimate from the variants that are done, else from the minutes asked for."""
         if self.took:
             seconds = sum(self.took) / len(self.took) * runs
         elif self.minutes is not None:
             seconds = 60 * self.minutes * runs
         else:
-            return "how long that takes shows after the first"
-        return f"about {seconds / 3600:.1f} h of training, and scoring after each"
+            return "the time left shows after the first"
+        minutes = round(seconds / 60)
+        return f"{minutes // 60}:{minutes % 60:02d} h left" + (
+            "" if self.took else " for training, and a few minutes each for scoring"
+        )
 
     # --- doing it -------------------------------------------------------------------------------
 
@@ -163,32 +167,32 @@ class Ablations:
         """Render what all variants train on, unless it is there."""
         if not self.renders or not any(not self.weights(one).exists() for one in self.trained):
             return
-        workers = max(torch.get_num_threads(), 1)
-        plan = SupplyPlan(folder=self.streets, worlds=self.worlds, helpers=workers)
+        plan = SupplyPlan(folder=self.streets, worlds=self.worlds, helpers=os.cpu_count() or 1)
         with supplied(plan, self.recipe, Ranks(self.device), _say):
             print("\nstreets are ready")
 
     def do(self, variant: Variant) -> None:
         """Train and score one variant, as far as that is still to be done, and report."""
         started = time.monotonic()
-        if not self.weights(variant).exists():
+        is_new = not self.weights(variant).exists()
+        if is_new:
             self._train(variant)
-            self.took.append(time.monotonic() - started)
         path = self.folder / variant.name / SCORES
         path.parent.mkdir(exist_ok=True)
-        if _finished(path, self.limit) is None:
+        if _finished(path, self.judged) is None:
             plain = {"novel_views.steps": 0} if variant.weights_of else {}
             model, show = self._model(variant), held_back_streets.show_setting
             print(f"\nscoring: {variant.title}")
             scores = evaluate(model, self.limit, from_flat(plain, self.config), show)
-            _finish(path, self.limit, scores)
+            _finish(path, self.judged, scores)
+        if is_new:
+            self.took.append(time.monotonic() - started)
         write_report(self.report(), self.folder)
 
     def _train(self, variant: Variant) -> None:
-        left = [one for one in self.trained if not self.weights(one).exists()]
+        left = self._time_left(sum(not self.weights(one).exists() for one in self.trained))
         number = self.trained.index(variant) + 1
-        print(f"\nvariant {number} of {len(self.trained)}: {variant.title}", end="; ")
-        print(f"with it, {self._time_left(len(left))}")
+        print(f"\nvariant {number} of {len(self.trained)}: {variant.title}; {left}")
         parser = argparse.ArgumentParser(prog="occany train")
         train.add_arguments(parser)
         train.run(parser.parse_args(self.words(variant)))
@@ -199,7 +203,7 @@ class Ablations:
     def sweep(self) -> None:
         """Score the ingredients of view augmentation with the full weights."""
         path = self.folder / FULL / SWEEP
-        if _finished(path, self.limit) is None:
+        if _finished(path, self.judged) is None:
             print("\nview augmentation")
             scores = view_augmentation.sweep(
                 self._model(self.variants[0]),
@@ -208,13 +212,13 @@ class Ablations:
                 self.config,
                 held_back_streets.show_progress,
             )
-            _finish(path, self.limit, [asdict(one) for one in scores])
+            _finish(path, self.judged, [asdict(one) for one in scores])
         write_report(self.report(), self.folder)
 
     def report(self) -> Report:
         """Gather what is finished."""
         found = {
-            one.name: _finished(self.folder / one.name / SCORES, self.limit)
+            one.name: _finished(self.folder / one.name / SCORES, self.judged)
             for one in self.variants
         }
         length = f"{self.steps} steps per stage" if self.steps else f"{self.minutes:g} minutes"
@@ -228,22 +232,28 @@ class Ablations:
             scores={name: scores for name, scores in found.items() if scores is not None},
             sweep=[
                 VariantScore(**one)
-                for one in _finished(self.folder / FULL / SWEEP, self.limit) or ()
+                for one in _finished(self.folder / FULL / SWEEP, self.judged) or ()
             ],
         )
 
 
-def _finished(path: Path, limit: int) -> dict | list | None:
-    """Return scores over so many scenes, or None where there are none."""
+def _judged(limit: int, config: OccAnyConfig) -> dict:
+    """Say what scores depend on besides the weights, as plain JSON data."""
+    settings = {k: v for k, v in to_flat(config).items() if not k.startswith("runtime.")}
+    return json.loads(json.dumps({"scenes": limit, "settings": settings}))
+
+
+def _finished(path: Path, judged: dict) -> dict | list | None:
+    """Return scores of the same scenes with the same settings, or None where there are none."""
     if not path.exists():
         return None
     content = json.loads(path.read_text(encoding="utf-8"))
-    return content["scores"] if content["scenes"] == limit else None
+    return content["scores"] if content["judged"] == judged else None
 
 
-def _finish(path: Path, limit: int, scores: dict | Sequence) -> None:
+def _finish(path: Path, judged: dict, scores: dict | Sequence) -> None:
     unfinished = path.with_name(f".{path.name}")
-    text = json.dumps({"scenes": limit, "scores": scores}, indent=2)
+    text = json.dumps({"judged": judged, "scores": scores}, indent=2)
     unfinished.write_text(text + "\n", encoding="utf-8")
     unfinished.replace(path)
 

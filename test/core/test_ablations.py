@@ -234,10 +234,16 @@ def test_ablations_from_end_to_end_and_only_once(command, capsys):
     assert calls == {"train": trained + 1, "evaluate": scored + 1}
     assert json.loads((out / "ablations.json").read_text()) == content
 
+    # Other settings: scored again, with the weights that are there.
+    assert call("--steps", "2", "--set", "voxels.min_confidence=100000") == 0
+    assert calls == {"train": trained + 1, "evaluate": 2 * scored + 1}
+    again = json.loads((out / "ablations.json").read_text())["variants"][1]["scores"]
+    assert again["surround"]["iou"] == 0 < plain["surround"]["iou"]
+
     capsys.readouterr()
     assert call("--steps", "3") == 1
     assert "other lengths" in capsys.readouterr().err
-    assert calls == {"train": trained + 1, "evaluate": scored + 1}
+    assert calls == {"train": trained + 1, "evaluate": 2 * scored + 1}
 
 
 def test_bad_ablation_options_are_one_sentence(tmp_path, capsys):
