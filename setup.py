@@ -175,7 +175,7 @@ setup(
         "train": ["tensorboard", "pyarrow", "fsspec"],
         "bags": ["rosbags"],
         "download": ["huggingface_hub"],
-        "view": ["rerun-sdk", "matplotlib"],
+        "view": ["rerun-sdk"],
         "ros": lines_of("dev/requirements.txt"),
         # launch_pytest of ROS 2 does not work with pytest 8.4 and later
         "dev": ["pytest>=8,<8.4", "hypothesis", "ruff"],

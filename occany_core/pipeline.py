@@ -185,11 +185,11 @@ def reconstruct(
     novel_cameras = _propose(model, located.cameras, config)
     for maps, cameras in _render_novel(model, (observed, located), novel_cameras, config, watch):
         with watch.stage("voxels"):
-            fusion.render(_in_grid(maps, cameras, grid_from_world, config.voxels))
+            fusion.render(in_grid(maps, cameras, grid_from_world, config.voxels))
         if config.novel_views.keep_points:
             parts.append(maps)
     with watch.stage("voxels"):
-        fusion.see(_in_grid(located.seen, located.cameras, grid_from_world, config.voxels))
+        fusion.see(in_grid(located.seen, located.cameras, grid_from_world, config.voxels))
         grid = fusion.grid()
     return Scene(
         camera_names=tuple(view.camera for view in views),
@@ -334,7 +334,7 @@ def _render_novel(
         yield maps, chunk
 
 
-def _in_grid(
+def in_grid(
     maps: Pointmaps,
     cameras: Cameras,
     grid_from_world: Float[Tensor, "4 4"],

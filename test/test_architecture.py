@@ -77,7 +77,7 @@ ROS_PACKAGES = """
     message_filters sensor_msgs_py launch launch_ros occany_ros
 """.split()
 OPTIONAL_PACKAGES = """
-    transformers rosbags matplotlib rerun tensorboard pyarrow fsspec huggingface_hub
+    transformers rosbags rerun tensorboard pyarrow fsspec huggingface_hub
     scipy cv2 pandas
 """.split()
 

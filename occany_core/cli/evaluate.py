@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`occany evaluate`: scores of a model on held-back synthetic streets."""
+"""`occany evaluate`: scores of a model, or of ways to train it, on held-back streets."""
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from occany_core.checkpoints import Model, load_model, write_metrics
-from occany_core.cli import held_back_streets, settings_arguments
+from occany_core.checkpoints import load_model, write_metrics
+from occany_core.cli import ablations, held_back_streets, settings_arguments
+from occany_core.cli.ablation_report import chart_of_sweep
 from occany_core.config import OccAnyConfig
-from occany_core.evaluation import view_augmentation
-from occany_core.evaluation.synthocc import evaluate
+from occany_core.evaluation import score_table, view_augmentation
+from occany_core.evaluation.probe_labels import has_probe
+from occany_core.evaluation.synthocc import WITHOUT_PROBE, evaluate
+from occany_core.evaluation.view_augmentation import INGREDIENTS
+from occany_core.picture.charts import save_charts
+from occany_core.picture.page import check_format
 
 NAME = "evaluate"
-HELP = "score a model on held-back synthetic streets"
+HELP = "score a model, or a way to train it, on held-back synthetic streets"
 EXAMPLE = "occany evaluate synthocc --limit 20 --json"
 
 
@@ -23,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "protocol",
         choices=list(PROTOCOLS),
-        help="synthocc: precision, recall, IoU by setting; ttva: what rendered views are worth",
+        help="synthocc: cells, depth, poses and classes by setting; ttva: what rendered views are "
+        "worth; ablations: train and score the recipe with one part missing at a time",
     )
     held_back_streets.add_arguments(parser)
     parser.add_argument("--model", default="default", help="'default' or a .safetensors file")
@@ -34,43 +39,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--write-card", action="store_true", help="put the scores into the model's card"
     )
     parser.add_argument(
+        "--markdown", metavar="FILE", type=Path, help="synthocc: write the table as Markdown"
+    )
+    parser.add_argument(
         "--plot", metavar="FILE", type=Path, help="ttva: draw the scores, for example ttva.png"
     )
     settings_arguments.add_arguments(parser)
+    ablations.add_arguments(parser.add_argument_group("ablations"))
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate and print a table.
 
     Raises:
-        ConfigError: The limit is out of range.
+        ConfigError: The limit is out of range, or an option cannot be.
     """
     held_back_streets.check(arguments)
-    config = settings_arguments.read(arguments)
+    PROTOCOLS[arguments.protocol](settings_arguments.read(arguments), arguments)
+
+
+def _synthocc(config: OccAnyConfig, arguments: argparse.Namespace) -> None:
     model = load_model(arguments.model, config.runtime.device)
-    PROTOCOLS[arguments.protocol](model, config, arguments)
-
-
-def _synthocc(model: Model, config: OccAnyConfig, arguments: argparse.Namespace) -> None:
-    scores = evaluate(model, arguments.limit, config, _progress)
-    print(f"\n{'[%]':28}{'precision':>10}{'recall':>10}{'IoU':>10}{'above ground':>14}")
-    for name, ratios in scores.items():
-        numbers = (ratios[key] for key in ("precision", "recall", "iou", "iou_above_ground"))
-        print(
-            f"{name:28}{next(numbers):10.2f}{next(numbers):10.2f}{next(numbers):10.2f}{next(numbers):14.2f}"
-        )
+    scores = evaluate(model, arguments.limit, config, held_back_streets.show_setting)
+    print(f"\n\nCells [%]\n{score_table.plain(scores, score_table.OCCUPANCY)}")
+    judged = {name: row for name, row in scores.items() if "abs_rel" in row}
+    print(f"\nDepth (shares) and poses\n{score_table.plain(judged, score_table.GEOMETRY)}")
+    left_out = {} if has_probe(model) else {"mean_iou": WITHOUT_PROBE}
+    for reason in left_out.values():
+        print(f"\n{reason}")
+    if arguments.markdown:
+        columns = (*score_table.OCCUPANCY, *score_table.GEOMETRY)
+        arguments.markdown.write_text(score_table.markdown(scores, columns) + "\n")
+        print(f"wrote {arguments.markdown}")
     if arguments.write_card:
-        write_metrics(arguments.model, "synthocc", {"scenes": arguments.limit} | scores)
+        metrics = {"scenes": arguments.limit} | scores
+        metrics |= {"left_out": left_out} if left_out else {}
+        write_metrics(arguments.model, "synthocc", metrics)
     if arguments.json:
         print(json.dumps(scores))
 
 
-def _ttva(model: Model, config: OccAnyConfig, arguments: argparse.Namespace) -> None:
+def _ttva(config: OccAnyConfig, arguments: argparse.Namespace) -> None:
     """Score one ingredient of view augmentation after the other."""
-    figure = view_augmentation.new_figure() if arguments.plot else None
-    chosen = view_augmentation.variants(3.0, 60.0, 2.0, steps=4)
+    if arguments.plot:
+        check_format(arguments.plot)
+    model = load_model(arguments.model, config.runtime.device)
     scores = view_augmentation.sweep(
-        model, chosen, arguments.limit, config, held_back_streets.show_progress
+        model,
+        view_augmentation.variants(*INGREDIENTS),
+        arguments.limit,
+        config,
+        held_back_streets.show_progress,
     )
     print(f"\n{'[%]':28}{'views':>6}{'precision':>10}{'recall':>8}{'IoU':>8}{'seconds':>9}")
     for one in scores:
@@ -79,8 +98,8 @@ def _ttva(model: Model, config: OccAnyConfig, arguments: argparse.Namespace) -> 
             f"{one.name:28}{one.rendered:6}{precision:10.2f}{recall:8.2f}{iou:8.2f}"
             f"{one.seconds:9.2f}"
         )
-    if figure is not None:
-        view_augmentation.plot(scores, figure, arguments.plot)
+    if arguments.plot:
+        save_charts(arguments.plot, [chart_of_sweep(scores)], "What rendered views are worth")
         print(f"wrote {arguments.plot}")
     if arguments.write_card:
         write_metrics(arguments.model, "ttva", {one.name: one.ratios for one in scores})
@@ -88,8 +107,4 @@ def _ttva(model: Model, config: OccAnyConfig, arguments: argparse.Namespace) -> 
         print(json.dumps([asdict(one) for one in scores]))
 
 
-def _progress(setting: str, done: int, total: int) -> None:
-    print(f"\r{setting}: {done} of {total} scenes   ", end="", file=sys.stderr, flush=True)
-
-
-PROTOCOLS = {"synthocc": _synthocc, "ttva": _ttva}
+PROTOCOLS = {"synthocc": _synthocc, "ttva": _ttva, "ablations": ablations.run}

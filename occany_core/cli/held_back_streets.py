@@ -25,6 +25,11 @@ def check(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--limit is {arguments.limit}; it must be between 1 and {SCENE_COUNT}")
 
 
-def show_progress(done: int, total: int) -> None:
+def show_progress(done: int, total: int, setting: str = "surround") -> None:
     """Say on the error stream how far it is."""
-    print(f"\r{done} of {total} scenes   ", end="", file=sys.stderr, flush=True)
+    print(f"\r{setting}: {done} of {total} scenes   ", end="", file=sys.stderr, flush=True)
+
+
+def show_setting(setting: str, done: int, total: int) -> None:
+    """Do the same where settings come one after the other."""
+    show_progress(done, total, setting)

@@ -10,6 +10,7 @@ from occany_core.checkpoints import load_model
 from occany_core.checkpoints.checksum import sha256_of
 from occany_core.checkpoints.conversion import parts_of
 from occany_core.checkpoints.torch_file import read_torch_file
+from occany_core.cli.model_card import write_card_page
 from occany_core.errors import InputError
 from occany_core.results import load_grid, load_scene
 from occany_core.voxels import VoxelGrid
@@ -26,11 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WHAT",
         help="'default', a .safetensors or .pth file, a grid.npz, or a folder",
     )
+    parser.add_argument(
+        "--card", metavar="FILE", type=Path,
+        help="of weights: write their card as Markdown, into the place for it where the page has "
+        "one",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print one fact per line."""
+    """Print one fact per line, or write the card of weights as a page."""
     path = Path(arguments.thing)
+    if arguments.card is not None:
+        write_card_page(load_model(arguments.thing, device="cpu"), arguments.card)
+        print(f"wrote {arguments.card}")
+        return
     if arguments.thing == "default" or path.suffix == ".safetensors":
         facts = _facts_of_weights(arguments.thing)
     elif path.suffix == ".pth":

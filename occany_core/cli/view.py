@@ -1,29 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`occany view`: draw the picture of a result again."""
+"""`occany view`: draw the picture of a result again, or the curves of a training run."""
 
 import argparse
 from pathlib import Path
 
+from occany_core.cli import training_curves
 from occany_core.picture import save_scene_picture
 from occany_core.results import GRID, PICTURE, load_grid, load_scene
+from occany_core.training.journal import LOG
 
 NAME = "view"
-HELP = "draw the picture of a result folder, or of a grid file alone, again"
+HELP = "draw the picture of a result folder or grid file again, or the curves of a training run"
 EXAMPLE = "occany view out/street -o street.png --title 'Our street'"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
-    parser.add_argument("result", type=Path, help="folder of `occany predict`, or a grid.npz")
     parser.add_argument(
-        "-o", "--output", type=Path, help=f"picture file (default: {PICTURE} in the folder)"
+        "result", type=Path, help="folder of `occany predict` or `occany train`, or a grid.npz"
     )
+    parser.add_argument(
+        "-o", "--output", type=Path,
+        help=f"picture file (default: {PICTURE} or {training_curves.PICTURE} in the folder)",
+    )  # fmt: skip
     parser.add_argument("--title", help="line over the picture")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the picture and name it."""
     result = arguments.result
+    if (result / LOG).is_file():
+        output = arguments.output or result / training_curves.PICTURE
+        training_curves.save_curves(result, output, arguments.title or f"Training: {result}")
+        print(f"wrote {output}")
+        return
     if result.suffix == Path(GRID).suffix:
         grid, pictures, captions, title = load_grid(result), (), (), str(result)
     else:

@@ -65,6 +65,12 @@ class SemanticCounts:
         """Mean over all classes but the empty one, absent ones included, in percent."""
         return float(self.class_iou[list(self.convention.averaged)].mean())
 
+    @property
+    def mean_iou_of_present(self) -> float:
+        """The same over the classes that occur in the truth; 0 without any."""
+        present = [index for index in self.convention.averaged if self.truth_cells[index]]
+        return float(self.class_iou[present].mean()) if present else 0.0
+
     def _percent(self, whole: np.ndarray) -> np.ndarray:
         return 100 * self.true_positive / (whole + EPSILON)
 

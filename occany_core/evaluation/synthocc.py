@@ -1,30 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SynthOcc: the model on held-back synthetic streets, beside a scene that never changes.
+"""SynthOcc: the model on held-back synthetic streets, beside methods that bound its score.
 
-Judged are the cells that the input cameras see; unknown counts as not occupied. Reference:
-design.md 6.
+Reference: design.md 6.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from pathlib import Path
-
-import numpy as np
+from collections import defaultdict
+from collections.abc import Callable
 
 from occany_core.checkpoints import Model
 from occany_core.config import OccAnyConfig, from_flat
-from occany_core.evaluation.metrics import OccupancyCounts, count_occupancy
+from occany_core.evaluation import baselines, probe_labels
+from occany_core.evaluation.scene_scores import SceneScores
 from occany_core.images import View
-from occany_core.pipeline import predict
-from occany_core.synthetic.classes import SemanticClass
-from occany_core.synthetic.synthocc import OccupancyScene, scenes
-from occany_core.synthetic.synthocc import scene as synthetic_scene
+from occany_core.pipeline import encode, reconstruct
+from occany_core.synthetic.synthocc import SETTINGS, OccupancyScene, scenes
 
-CONSTANT_SCENE = Path(__file__).with_name("constant_scene.npz")
-GROUND_LAYER = 2
-"""Layer of cells that holds the level ground, -0.2 to 0.2 m: most of what is occupied in a
-street."""
 Progress = Callable[[str, int, int], None]
+WITHOUT_PROBE = "mIoU is left out: the network has no class probe (network.prompt_classes)"
 
 
 def evaluate(
@@ -39,42 +32,59 @@ def evaluate(
         progress: Called with setting, scenes done and scenes in all.
 
     Returns:
-        Precision, recall, IoU, and IoU above the ground layer, in percent, of: surround,
-        surround_no_novel_views, surround_uncalibrated (only the front camera's mounting is given,
-        to place the grid), sequence, monocular, and of the constant scene in each setting.
+        What `SceneScores.summary` says of: surround, surround_no_novel_views,
+        surround_uncalibrated (only the front camera's mounting is given, to place the grid),
+        sequence, monocular, and three baselines in each setting: constant_scene, ground_plane and
+        exact_depth. Poses are judged where they are predicted, and classes where the network has a
+        probe for them.
     """
     config = from_flat({"window.anchor": "oldest"}, config or OccAnyConfig())
-    plain = from_flat({"novel_views.steps": 0}, config)
-    constant = constant_scene()
-    scores: dict[str, OccupancyCounts] = {}
-    above: dict[str, OccupancyCounts] = {}
-
-    def add(name: str, grid: np.ndarray, truth: OccupancyScene) -> None:
-        occupied = truth.semantics != SemanticClass.FREE
-        found = count_occupancy(grid, occupied, truth.mask_camera)
-        scores[name] = scores.get(name, OccupancyCounts()) + found
-        higher = truth.mask_camera.copy()
-        higher[:, :, : GROUND_LAYER + 1] = False
-        found = count_occupancy(grid, occupied, higher)
-        above[name] = above.get(name, OccupancyCounts()) + found
-
-    for setting in ("surround", "sequence", "monocular"):
+    judge = _Judge(model, config)
+    for setting in SETTINGS:
         for done, truth in enumerate(scenes(setting, limit)):
-            sets = view_sets(truth)
-            add(setting, predict(model, sets, config).grid.occupied, truth)
-            if setting == "surround":
-                add("surround_no_novel_views", predict(model, sets, plain).grid.occupied, truth)
-                bare = predict(model, uncalibrated(sets), config).grid.occupied
-                add("surround_uncalibrated", bare, truth)
-                add("constant_scene", constant, truth)
-            else:
-                add(f"constant_scene_{setting}", constant, truth)
+            judge.add(truth)
             if progress:
                 progress(setting, done + 1, limit)
-    return {
-        name: counts.summary() | {"iou_above_ground": above[name].summary()["iou"]}
-        for name, counts in scores.items()
-    }
+    return {name: scores.summary() for name, scores in judge.scores.items()}
+
+
+class _Judge:
+    """Predicts scenes in all ways, and gathers the scores by name."""
+
+    def __init__(self, model: Model, config: OccAnyConfig) -> None:
+        self.model, self.config = model, config
+        self.scores: dict[str, SceneScores] = defaultdict(SceneScores)
+        self.constant = baselines.constant_scene()
+
+    def add(self, truth: OccupancyScene) -> None:
+        """Score one scene in its setting."""
+        sets, config = view_sets(truth), self.config
+        self._predict(truth.setting, sets, truth, config)
+        if truth.setting == "surround":
+            plain = from_flat({"novel_views.steps": 0}, config)
+            self._predict("surround_no_novel_views", sets, truth, plain)
+            self._predict("surround_uncalibrated", uncalibrated(sets), truth, config)
+        ending = "" if truth.setting == "surround" else f"_{truth.setting}"
+        for name, occupied in (
+            ("constant_scene", self.constant),
+            ("ground_plane", baselines.ground_plane(truth)),
+            ("exact_depth", baselines.exact_depth(truth, config.voxels)),
+        ):
+            self.scores[name + ending].add_cells(occupied, truth)
+
+    def _predict(
+        self, name: str, sets: list[list[View]], truth: OccupancyScene, config: OccAnyConfig
+    ) -> None:
+        encoded = [encode(self.model, views, config) for views in sets]
+        scene = reconstruct(self.model, encoded, config)
+        scores = self.scores[name]
+        scores.add_cells(scene.grid.occupied, truth)
+        scores.add_depth(scene.observed.points_cam[..., 2].numpy(), truth)
+        if truth.setting == "sequence" or name == "surround_uncalibrated":
+            scores.add_poses(scene.cameras.world_from_cam, truth)
+        if probe_labels.has_probe(self.model):
+            pixels = probe_labels.classify_pixels(self.model, encoded, config)
+            scores.add_classes(probe_labels.label_cells(scene, pixels, config), truth)
 
 
 def view_sets(truth: OccupancyScene) -> list[list[View]]:
@@ -103,38 +113,3 @@ def uncalibrated(sets: list[list[View]]) -> list[list[View]]:
         ]
         for views in sets
     ]
-
-
-def constant_scene() -> np.ndarray:
-    """Return the grid (200, 200, 16) bool that fits the training worlds best without looking."""
-    with np.load(CONSTANT_SCENE) as file:
-        shape = tuple(file["shape"])
-        return (
-            np.unpackbits(file["occupied"], count=int(np.prod(shape))).reshape(shape).astype(bool)
-        )
-
-
-def fit_constant_scene(seeds: Iterable[int]) -> np.ndarray:
-    """Average the truth of training worlds and cut it where the IoU on them is best."""
-    occupied, seen = None, None
-    for seed in seeds:
-        truth = synthetic_scene(seed, "surround")
-        if truth is None:
-            continue
-        hit = (truth.semantics != SemanticClass.FREE) & truth.mask_camera
-        occupied = hit.astype(np.int32) if occupied is None else occupied + hit
-        seen = truth.mask_camera.astype(np.int32) if seen is None else seen + truth.mask_camera
-    frequency = occupied / np.maximum(seen, 1)
-    # Expected IoU over the fitted worlds, for every cut between 0.05 and 0.95.
-    cuts = np.linspace(0.05, 0.95, 37)
-    ious = [
-        occupied[frequency >= cut].sum()
-        / (occupied.sum() + (seen - occupied)[frequency >= cut].sum())
-        for cut in cuts
-    ]
-    return frequency >= cuts[int(np.argmax(ious))]
-
-
-def save_constant_scene(grid: np.ndarray) -> None:
-    """Write the baseline that `constant_scene` reads."""
-    np.savez_compressed(CONSTANT_SCENE, occupied=np.packbits(grid), shape=np.array(grid.shape))

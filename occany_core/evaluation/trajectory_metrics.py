@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Predicted against annotated driving paths, without alignment or scaling (evaluation page 15)."""
+"""Predicted against true motion, without alignment or scaling.
+
+Driving paths (evaluation page 15), and poses of cameras.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from occany_core import rigid
 from occany_core.errors import InputError
 
 FRAMES = 25
@@ -93,3 +100,43 @@ def displacement_error(
             "right and forward of every frame"
         )
     return np.linalg.norm(predicted - truth, axis=-1).mean(axis=-1)
+
+
+@dataclass(frozen=True)
+class PoseErrors:
+    """How far poses are from the truth, on average over views."""
+
+    translation_m: float
+    rotation_deg: float
+
+
+def pose_errors(predicted: Float[Tensor, "V 4 4"], truth: Float[Tensor, "V 4 4"]) -> PoseErrors:
+    """Compare where each later view is and looks, both seen from the first view.
+
+    Args:
+        predicted: world_from_cam [m]; the worlds of the two may differ.
+        truth: The same.
+
+    Raises:
+        InputError: Fewer than two views, or different numbers of them.
+    """
+    if predicted.shape != truth.shape or len(truth) < 2:
+        raise InputError(
+            f"predicted poses {tuple(predicted.shape)} and truth {tuple(truth.shape)}; give both "
+            "for the same views, of which there must be two or more"
+        )
+    ours, true = (
+        rigid.invert(poses[:1]) @ poses[1:] for poses in (predicted.double(), truth.double())
+    )
+    return PoseErrors(
+        translation_m=float((ours - true)[:, :3, 3].norm(dim=-1).mean()),
+        rotation_deg=float(rigid.angle_deg(rigid.invert(true) @ ours).mean()),
+    )
+
+
+def mean_pose_errors(scenes: Sequence[PoseErrors]) -> PoseErrors:
+    """Average over scenes, each with the same weight."""
+    return PoseErrors(
+        translation_m=float(np.mean([one.translation_m for one in scenes])),
+        rotation_deg=float(np.mean([one.rotation_deg for one in scenes])),
+    )

@@ -8,17 +8,17 @@ ones, shifted ones, more positions.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from occany_core.checkpoints import Model
 from occany_core.config import NovelViewsConfig, OccAnyConfig, from_flat
-from occany_core.errors import ConfigError
 from occany_core.evaluation.metrics import OccupancyCounts, count_occupancy
 from occany_core.evaluation.synthocc import view_sets
 from occany_core.pipeline import encode, reconstruct
 from occany_core.synthetic.classes import SemanticClass
 from occany_core.synthetic.synthocc import scenes
 
+INGREDIENTS = (3.0, 60.0, 2.0, 4)
+"""What the sweep goes through: see `variants`."""
 Progress = Callable[[int, int], None]
 
 
@@ -113,37 +113,3 @@ def sweep(
 def _with_views(config: OccAnyConfig, novel_views: NovelViewsConfig) -> OccAnyConfig:
     names = ("steps", "forward_step", "yaw_deg", "lateral")
     return from_flat({f"novel_views.{n}": getattr(novel_views, n) for n in names}, config)
-
-
-def new_figure() -> "Figure":  # noqa: F821 - matplotlib is optional
-    """Return an empty figure.
-
-    Raises:
-        ConfigError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError(
-            "a plot needs matplotlib: pip install 'occany_ros[view]', or leave --plot away"
-        ) from error
-    return Figure(figsize=(7, 4), layout="constrained")
-
-
-def plot(scores: list[VariantScore], figure: "Figure", path: Path) -> None:  # noqa: F821
-    """Draw IoU over the number of rendered views into `new_figure()`, and save it."""
-    axes = figure.subplots()
-    labels = {
-        "ahead": "straight ahead",
-        "turned": "and turned",
-        "shifted": "and turned and shifted",
-    }
-    for kind, label in labels.items():
-        line = [one for one in scores if one.rendered == 0 or one.name.endswith(kind)]
-        views, ious = [one.rendered for one in line], [one.ratios["iou"] for one in line]
-        axes.plot(views, ious, marker="o", label=label)
-    axes.set_xlabel("rendered views per scene")
-    axes.set_ylabel("IoU [%]")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=120)

@@ -65,6 +65,10 @@ class NetworkConfig:
     prompt_classes: int | None = None
     """Classes that a probe of the fine features tells apart; with it comes a decoder of masks from
     prompts (`prompt_decoder.py`). None has neither: such features are for SAM2's own decoder."""
+    task_tokens: bool = True
+    """Whether a learnt token is added to the features before each head but that of poses. Heads
+    begin with an affine layer that has a bias, so without tokens the same functions can be learnt;
+    what changes is how they are learnt."""
     rgb_head: bool = True
     """The released files carry a colour head that inference never evaluates."""
     picture_width: int = 512

@@ -217,7 +217,7 @@ class Heads(nn.Module):
         super().__init__()
         width = config.decoder.width
         self.activation = config.point_activation
-        self.point_token = nn.Parameter(torch.randn(1, 1, width))
+        self.point_token = _task_token(config)
         self.points = (
             LinearPointHead(config)
             if config.point_head == "linear"
@@ -226,7 +226,7 @@ class Heads(nn.Module):
         self.pose = Mlp(width, 4 * width, 7)
         self.segmentation = None
         if config.segmentation_dims is not None:
-            self.segmentation_token = nn.Parameter(torch.randn(1, 1, width))
+            self.segmentation_token = _task_token(config)
             self.segmentation = (
                 SegmentationHead(width, config.segmentation_dims, config.segmentation_size)
                 if config.point_head == "linear"
@@ -234,7 +234,7 @@ class Heads(nn.Module):
             )
         self.rgb = None
         if config.rgb_head:
-            self.rgb_token = nn.Parameter(torch.randn(1, 1, width))
+            self.rgb_token = _task_token(config)
             self.rgb = RgbHead(width, config.patch_size)
 
     def maps(
@@ -290,6 +290,11 @@ class Heads(nn.Module):
         if self.activation == "linear":
             return raw
         return exponential_points(raw, MAX_LOG_LENGTH)
+
+
+def _task_token(config: NetworkConfig) -> nn.Parameter | float:
+    """Return what is added to features before a head; 0 in a network without task tokens."""
+    return nn.Parameter(torch.randn(1, 1, config.decoder.width)) if config.task_tokens else 0.0
 
 
 def exponential_points(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VoxelGrid -> pictures for people: a 3D view, a map, and a page with both.
+"""Pictures for people: of a VoxelGrid a 3D view, a map, and a page with both; charts of numbers.
 
 NumPy and Pillow only. Pictures are uint8 RGB arrays (H, W, 3).
 """

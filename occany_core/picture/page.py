@@ -55,12 +55,20 @@ def save_scene_picture(
         InputError: The file name has another ending than .png, .jpg, .jpeg or .webp.
         OSError: The file cannot be written.
     """
-    path = Path(path)
+    check_format(Path(path))
+    Image.fromarray(compose_scene_picture(pictures, grid, title, captions)).save(path)
+
+
+def check_format(path: Path) -> None:
+    """See that a picture can be written under this name.
+
+    Raises:
+        InputError: It has another ending than .png, .jpg, .jpeg or .webp.
+    """
     if path.suffix.lower() not in FORMATS:
         raise InputError(
             f"cannot write a picture to {path}; its name must end in one of {', '.join(FORMATS)}"
         )
-    Image.fromarray(compose_scene_picture(pictures, grid, title, captions)).save(path)
 
 
 def compose_scene_picture(

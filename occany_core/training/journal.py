@@ -13,11 +13,13 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from occany_core.errors import InputError
 from occany_core.training.batches import Batch, Targets
 from occany_core.training.learner import Terms
 from occany_core.training.recipe import Recipe
 from occany_core.training.state import Progress, share_passed
 
+LOG = "log.jsonl"
 NEAREST, FARTHEST = 1.0, 80.0
 """Range of the depth colours [m]."""
 _COLOURS = np.array(
@@ -37,10 +39,10 @@ class Journal:
             self.board = SummaryWriter(str(folder / "tensorboard"))
 
     def scalars(self, step: int, values: dict[str, float | int | str]) -> None:
-        """Add one line to `log.jsonl`."""
+        """Add one line to the log."""
         if self.is_silent:
             return
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+        with (self.folder / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step} | values) + "\n")
         if self.board is not None:
             for name, value in values.items():
@@ -56,6 +58,44 @@ class Journal:
         Image.fromarray(rgb).save(folder / f"{name}_{step:07d}.png")
         if self.board is not None:
             self.board.add_image(name, rgb, step, dataformats="HWC")
+
+
+def read_log(folder: Path) -> list[dict[str, float | int | str]]:
+    """Read the scalars of a run, oldest first.
+
+    Where a killed run went on from an earlier step, what it did again counts. A last line that was
+    cut off is left out.
+
+    Raises:
+        InputError: There is no log, or it holds nothing.
+    """
+    path = folder / LOG
+    if not path.is_file():
+        raise InputError(f"{folder} is no folder of a training run: it has no {LOG}")
+    lines: list[dict] = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        while lines and lines[-1]["step"] > line["step"]:
+            lines.pop()
+        lines.append(line)
+    if not lines:
+        raise InputError(f"{path} is empty; let the run go on until its first report")
+    return _with_named_stages(lines)
+
+
+def _with_named_stages(lines: list[dict]) -> list[dict]:
+    """Name stages that early logs number; their validations have the names, in order."""
+    names = list(dict.fromkeys(one["stage"] for one in lines if isinstance(one["stage"], str)))
+    numbered = dict(enumerate(names))
+    return [
+        one | {"stage": numbered.get(one["stage"], f"stage {one['stage']}")}
+        if isinstance(one["stage"], int)
+        else one
+        for one in lines
+    ]
 
 
 def progress_line(recipe: Recipe, done: Progress) -> str:

@@ -191,7 +191,8 @@ class Learner(nn.Module):
             level.unflatten(0, images.shape[:2]) for level in heads.segmentation_levels(*seen)
         )
         if self.forces:
-            forcing = segmentation_forcing(levels, wanted, confidence, ForcingSettings()).total
+            settings = ForcingSettings(weighting=self.objective.forcing_weighting)
+            forcing = segmentation_forcing(levels, wanted, confidence, settings).total
             found = found._replace(total=self.objective.forcing * forcing, forcing=forcing)
         if not self.asked.has_any:
             return found

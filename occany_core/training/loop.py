@@ -284,7 +284,7 @@ class Training:
         numbers = {"rate": self.rate(), "reuse": pool.reuse, "faults": self.faults.spent}
         self.journal.scalars(
             self.progress.steps,
-            {"stage": self.stage.name, **losses, **vars(self.progress), **numbers},
+            {**losses, **vars(self.progress), **numbers, "stage": self.stage.name},
         )
         data = f"{len(pool)} worlds used {pool.reuse:.1f} times"
         tell(f"{progress_line(self.recipe, self.progress)}, loss {losses['total']:.3f}, {data}")

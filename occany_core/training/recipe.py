@@ -124,6 +124,8 @@ class Objective:
     """`L_enc` of held-out views."""
     both_passes: bool = True
     """Compare what the decoder sees while it writes the memory as well as afterwards."""
+    forcing_weighting: Literal["plain", "normalised", "none"] = "plain"
+    """How the confidence of the geometry weighs forcing, see `ForcingSettings`."""
 
     def __post_init__(self) -> None:
         if self.space not in ("log", "metric"):

@@ -1,22 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """Occupancy scores: counts add up, perfect is 100, and SynthOcc scores every setting."""
 
-import sys
+import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from strategies import seeds
 from street_views import small_street_model
 
+from occany_core import camera, rigid
+from occany_core.checkpoints import Model, load_model, save_model
+from occany_core.cli import evaluate as evaluate_verb
+from occany_core.cli.ablation_report import chart_of_sweep
+from occany_core.cli.main import main
 from occany_core.config import OccAnyConfig, from_flat
-from occany_core.errors import ConfigError
+from occany_core.errors import InputError
+from occany_core.evaluation import score_table
+from occany_core.evaluation.baselines import constant_scene, exact_depth, ground_plane
 from occany_core.evaluation.metrics import OccupancyCounts, count_occupancy
-from occany_core.evaluation.synthocc import constant_scene, evaluate, uncalibrated, view_sets
-from occany_core.evaluation.view_augmentation import new_figure, sweep, variants
+from occany_core.evaluation.probe_labels import classes_of_logits, classify_pixels, label_cells
+from occany_core.evaluation.scene_scores import SceneScores, exact_depth_at
+from occany_core.evaluation.synthocc import evaluate, uncalibrated, view_sets
+from occany_core.evaluation.trajectory_metrics import pose_errors
+from occany_core.evaluation.view_augmentation import VariantScore, sweep, variants
+from occany_core.network import OccAnyNetwork
 from occany_core.novel_views import propose_views
+from occany_core.pipeline import encode, reconstruct
 from occany_core.synthetic.classes import SemanticClass
 from occany_core.synthetic.synthocc import scenes
 
@@ -93,6 +107,29 @@ def first(setting: str):
     return next(scenes(setting, 1))
 
 
+def probed_model(always: SemanticClass) -> Model:
+    """The small street model with promptable features, and a probe that knows one answer."""
+    plain = small_street_model()
+    config = dataclasses.replace(
+        plain.network.config,
+        segmentation_dims=(16, 8, 4),
+        segmentation_size=64,
+        prompt_classes=len(SemanticClass),
+    )
+    torch.manual_seed(0)
+    network = OccAnyNetwork(config)
+    known = {
+        name: weights
+        for name, weights in plain.network.state_dict().items()
+        if weights.shape == network.state_dict()[name].shape  # its tokens carry more channels
+    }
+    network.load_state_dict(network.state_dict() | known)
+    network.class_probe.proj.weight.data.zero_()
+    network.class_probe.proj.bias.data.zero_()
+    network.class_probe.proj.bias.data[always] = 1
+    return Model(network.eval().requires_grad_(False), plain.card, plain.device)
+
+
 def test_the_constant_scene_is_a_street():
     grid = constant_scene()
     assert grid.shape == OccAnyConfig().voxels.shape
@@ -121,16 +158,21 @@ def test_forgetting_calibration_keeps_the_first_mounting_only():
     assert [view.rig_from_cam is not None for view in views] == [True] + [False] * 5
 
 
-SETTINGS = {
-    "surround",
-    "surround_no_novel_views",
-    "surround_uncalibrated",
-    "sequence",
-    "monocular",
-    "constant_scene",
-    "constant_scene_sequence",
-    "constant_scene_monocular",
+PREDICTED = {
+    "surround": False,
+    "surround_no_novel_views": False,
+    "surround_uncalibrated": True,
+    "sequence": True,
+    "monocular": False,
 }
+"""What is predicted, and whether its poses are."""
+BASELINES = {
+    name + setting
+    for name in ("constant_scene", "ground_plane", "exact_depth")
+    for setting in ("", "_sequence", "_monocular")
+}
+CELLS = {"precision", "recall", "iou", "iou_above_ground"}
+DEPTH, POSES = {"abs_rel", "within_1.25"}, {"translation_m", "rotation_deg"}
 
 
 def test_evaluation_scores_every_setting():
@@ -139,10 +181,11 @@ def test_evaluation_scores_every_setting():
     result = evaluate(
         small_street_model(), 1, config, lambda setting, done, count: steps.append((setting, done))
     )
-    assert set(result) == SETTINGS
-    for scores in result.values():
-        assert set(scores) == {"precision", "recall", "iou", "iou_above_ground"}
-        assert all(0 <= value <= 100 for value in scores.values())
+    assert set(result) == set(PREDICTED) | BASELINES
+    for name, scores in result.items():
+        of_model = DEPTH | (POSES if PREDICTED[name] else set()) if name in PREDICTED else set()
+        assert set(scores) == CELLS | of_model, name
+        assert all(0 <= scores[key] <= 100 for key in CELLS)
     assert steps == [("surround", 1), ("sequence", 1), ("monocular", 1)]
     truth = first("monocular")
     occupied = truth.semantics != SemanticClass.FREE
@@ -152,6 +195,134 @@ def test_evaluation_scores_every_setting():
     assert found["iou"] == pytest.approx(expected["iou"])
     # The small network knows about the ground and a wall and nothing else.
     assert result["surround"]["iou"] > 5
+    # What knows the exact depth sees what stands on the ground; what never looks does not.
+    assert result["exact_depth"]["iou"] > max(
+        result[name]["iou"] for name in ("ground_plane", "constant_scene", "surround")
+    )
+    assert result["exact_depth"]["iou_above_ground"] > 25
+    assert result["ground_plane"]["iou_above_ground"] == 0
+
+
+def test_baselines_need_no_model():
+    truth = first("surround")
+    level = ground_plane(truth)
+    assert level.sum() == 200 * 200 and level[:, :, 2].all()
+    grid = exact_depth(truth, OccAnyConfig().voxels)
+    occupied = truth.semantics != SemanticClass.FREE
+    counts = count_occupancy(grid, occupied, truth.mask_camera)
+    assert counts.recall > 80 and counts.precision > 75
+    blind = dataclasses.replace(
+        truth,
+        views=[
+            dataclasses.replace(view, depth=np.full_like(view.depth, np.inf))
+            for view in truth.views
+        ],
+    )
+    assert not exact_depth(blind, OccAnyConfig().voxels).any()
+
+
+# --- what exact predictions score ---------------------------------------------------------------
+
+
+def test_exact_depth_at_network_size_has_no_error():
+    truth = first("monocular")
+    view = truth.views[0]
+    exact = exact_depth_at(view, 80, 144)
+    assert exact.shape == (80, 144)
+    assert (exact_depth_at(view, *view.depth.shape) == np.nan_to_num(view.depth, posinf=0)).all()
+    scores = SceneScores()
+    scores.add_depth(exact[None], truth)
+    scores.add_depth(1.5 * exact[None], truth)
+    assert scores.depth[0].abs_rel == 0 and scores.depth[0].within_1 == 1
+    assert scores.depth[1].abs_rel == pytest.approx(0.5) and scores.depth[1].within_1 == 0
+    assert scores.summary()["abs_rel"] == 0.25 and scores.summary()["within_1.25"] == 0.5
+    # The same place of the picture, whatever its size.
+    K = camera.crop(camera.resize(torch.from_numpy(view.K), 0.5625, 0.5625), 0, 0).numpy()
+    for row, column in ((70, 20), (75, 100)):
+        x, y = (column - K[0, 2]) / K[0, 0], (row - K[1, 2]) / K[1, 1]
+        u, v = view.K[0, 0] * x + view.K[0, 2], view.K[1, 1] * y + view.K[1, 2]
+        near = view.depth[int(v) : int(v) + 2, int(u) : int(u) + 2]
+        assert near.min() <= exact[row, column] <= near.max()
+
+
+def test_exact_poses_have_no_error_whatever_the_world():
+    truth = first("sequence")
+    scores = SceneScores()
+    poses = torch.from_numpy(
+        np.stack([view.world_from_rig @ view.rig_from_cam for view in truth.views])
+    )
+    scores.add_poses(rigid.yaw(torch.tensor(0.7)).double() @ poses, truth)
+    assert scores.poses[0].translation_m < 1e-6 and scores.poses[0].rotation_deg < 1e-3
+    moved = poses.clone()
+    moved[1:, :3, 3] += torch.tensor([0.0, 3.0, 4.0])
+    found = pose_errors(moved, poses)
+    assert found.translation_m == pytest.approx(5) and found.rotation_deg < 1e-3
+    turned = poses.clone()
+    turned[1:] = turned[1:] @ rigid.yaw(torch.tensor(np.radians(10.0)))
+    assert pose_errors(turned, poses).rotation_deg == pytest.approx(10)
+    with pytest.raises(InputError, match="two or more"):
+        pose_errors(poses[:1], poses[:1])
+
+
+def test_exact_classes_score_100():
+    truth = first("surround")
+    scores = SceneScores()
+    scores.add_classes(truth.semantics, truth)
+    assert scores.summary()["mean_iou"] == 100
+    wrong = np.where(truth.semantics == SemanticClass.FREE, SemanticClass.FREE, SemanticClass.BUS)
+    blank = SceneScores()
+    blank.add_classes(wrong.astype(np.uint8), truth)
+    assert blank.classes.geometry.iou == 100
+    assert blank.summary()["mean_iou"] < 10
+
+
+def test_a_class_probe_labels_the_cells_it_sees():
+    """A probe that always says sidewalk gives sidewalk wherever observed points vote."""
+    model, config = probed_model(SemanticClass.SIDEWALK), from_flat({"runtime.device": "cpu"})
+    sets = [encode(model, views, config) for views in view_sets(first("monocular"))]
+    scene = reconstruct(model, sets, config)
+    pixels = classify_pixels(model, sets, config)
+    assert pixels.shape == scene.observed.confidence.shape
+    assert (pixels == SemanticClass.SIDEWALK).all()
+    labels = label_cells(scene, pixels, config)
+    assert ((labels != SemanticClass.FREE) == scene.grid.occupied).all()
+    seen = scene.grid.occupied & ~scene.grid.completed
+    assert (labels[seen] == SemanticClass.SIDEWALK).mean() > 0.5
+    assert set(np.unique(labels)) <= {
+        SemanticClass.OTHER,
+        SemanticClass.SIDEWALK,
+        SemanticClass.FREE,
+    }
+    scores = evaluate(model, 1, config)
+    assert all(("mean_iou" in scores[name]) == (name in PREDICTED) for name in scores)
+
+
+def test_classes_of_logits_keep_their_place():
+    logits = torch.zeros(1, 18, 8, 8)
+    logits[0, SemanticClass.CAR, :, :4] = 1
+    logits[0, SemanticClass.TERRAIN, :, 4:] = 1
+    pixels = classes_of_logits(logits, (16, 32))
+    assert (pixels[0, :, :14] == SemanticClass.CAR).all()
+    assert (pixels[0, :, 18:] == SemanticClass.TERRAIN).all()
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+def test_tables_leave_out_what_nobody_has():
+    scores = {"a": {"iou": 12.345, "rotation_deg": 3.0}, "longer name": {"iou": 6.0}}
+    columns = (*score_table.OCCUPANCY, *score_table.GEOMETRY)
+    assert score_table.cells(scores, columns) == [
+        ["", "IoU", "turned [deg]"],
+        ["a", "12.35", "3.00"],
+        ["longer name", "6.00", ""],
+    ]
+    assert score_table.markdown(scores, columns).splitlines()[1:3] == [
+        "| --- | ---: | ---: |",
+        "| a | 12.35 | 3.00 |",
+    ]
+    lines = score_table.plain(scores, columns).splitlines()
+    assert lines[2] == "longer name   6.00"
 
 
 # --- rendered views -----------------------------------------------------------------------------
@@ -175,7 +346,44 @@ def test_sweep_without_views_is_plain_reconstruction():
     assert none.seconds > 0
 
 
-def test_a_plot_without_matplotlib_is_one_sentence(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ConfigError, match="occany_ros\\[view\\]"):
-        new_figure()
+def test_the_sweep_is_drawn_line_by_line():
+    scores = [
+        VariantScore(one.name, views, 0.1, {"iou": 10.0 + views})
+        for one, views in zip(variants(3.0, 60.0, 2.0, steps=2), (0, 6, 18, 18, 12, 36, 36))
+    ]
+    ahead, turned, shifted = chart_of_sweep(scores).lines
+    assert ahead.x == (0, 6, 12) and ahead.y == (10, 16, 22)
+    assert turned.x == shifted.x == (0, 18, 36)
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def test_the_command_prints_one_object_and_fills_the_card(tmp_path, capsys):
+    weights = tmp_path / "small.safetensors"
+    save_model(small_street_model().network, {"name": "small", "licence": "none"}, weights)
+    words = ["evaluate", "synthocc", "--limit", "1", "--model", str(weights)]
+    words += ["--set", "runtime.device=cpu", "--markdown", str(tmp_path / "table.md")]
+    assert main([*words, "--json", "--write-card"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    found = json.loads(lines[-1])
+    for name in ("surround", "surround_no_novel_views", "sequence", "monocular", "constant_scene"):
+        assert CELLS - {"iou_above_ground"} <= found[name].keys()
+    assert any("no class probe" in line for line in lines)
+    card = load_model(weights, "cpu").card["metrics"]["synthocc"]
+    assert card["scenes"] == 1 and "mean_iou" in card["left_out"]
+    assert {name: card[name] for name in found} == found
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in table[2:]] == list(found)
+
+
+def test_a_sweep_with_a_plot(tmp_path, monkeypatch):
+    weights = tmp_path / "small.safetensors"
+    save_model(small_street_model().network, {"name": "small", "licence": "none"}, weights)
+    monkeypatch.setattr(evaluate_verb, "INGREDIENTS", (3.0, 60.0, 2.0, 1))
+    words = ["evaluate", "ttva", "--limit", "1", "--model", str(weights)]
+    words += ["--set", "runtime.device=cpu"]
+    assert main([*words, "--plot", str(tmp_path / "ttva.txt")]) == 1
+    assert main([*words, "--plot", str(tmp_path / "ttva.png")]) == 0
+    with Image.open(tmp_path / "ttva.png") as picture:
+        assert picture.width > 500

@@ -225,6 +225,24 @@ def test_segmentation_forcing_reaches_the_head_and_never_the_confidence():
     assert without.network.heads.segmentation.proj.fc1.weight.grad is None
 
 
+def test_the_recipe_says_how_geometry_weighs_forcing():
+    """Unweighted, forcing does not see the confidence, here 8 times as high everywhere."""
+    batch = a_batch(block=1)
+    found = {}
+    for weighting in ("plain", "none"):
+        for logit in (0.0, math.log(15.0)):
+            learner = a_learner("patch", "none", colours)
+            learner.objective = dataclasses.replace(learner.objective, forcing_weighting=weighting)
+            last = learner.network.heads.points.proj
+            with torch.no_grad():
+                last.weight.view(7, -1, last.in_features)[6] = 0
+                last.bias.view(7, -1)[6] = logit  # confidence 2 and 16
+            found[weighting, logit > 0] = learner(batch).forcing
+    torch.testing.assert_close(found["none", True], found["none", False])
+    torch.testing.assert_close(found["plain", False], 2 * found["none", False])
+    torch.testing.assert_close(found["plain", True], 8 * found["plain", False])
+
+
 def test_forcing_without_a_teacher_or_a_head_is_refused():
     with pytest.raises(ConfigError, match=r"needs a segmentation teacher.*objective\.forcing=0"):
         Learner(
