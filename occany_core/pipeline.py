@@ -28,11 +28,13 @@ from occany_core.poses import Cameras, estimate_cameras
 from occany_core.projection import SourceFeatures, project_points, source_features
 from occany_core.rig_poses import grid_from_reference, known_cameras
 from occany_core.voxels import (
+    LEVEL,
     Fusion,
+    Ground,
     HighestConfidence,
     ViewPoints,
     VoxelGrid,
-    snap_to_ground,
+    estimate_ground,
 )
 
 
@@ -64,6 +66,8 @@ class Scene:
     highest_confidence: HighestConfidence | None
     """For `voxels.method: trilinear`, from which any pair of thresholds gives its grid."""
     grid_from_world: Float[Tensor, "4 4"]
+    ground: Ground
+    """In the grid frame; level unless `voxels.ground` has it estimated."""
     world_from_rig: Float[Tensor, "S 4 4"]
     """Pose of the rig at each view set; the rig is the grid frame's body at that instant."""
     frame_source: str
@@ -180,16 +184,18 @@ def reconstruct(
     with watch.stage("cameras"):
         located = _locate(sets, observed.raw, config)
     grid_from_world = _grid_from_world(located, config.window.anchor)
+    ground = _ground(located.seen, grid_from_world, config.voxels)
+    frame = (grid_from_world, ground)
     fusion = Fusion(config.voxels, located.seen.points_world.device)
     parts = []
     novel_cameras = _propose(model, located.cameras, config)
     for maps, cameras in _render_novel(model, (observed, located), novel_cameras, config, watch):
         with watch.stage("voxels"):
-            fusion.render(in_grid(maps, cameras, grid_from_world, config.voxels))
+            fusion.render(in_grid(maps, cameras, frame, config.voxels))
         if config.novel_views.keep_points:
             parts.append(maps)
     with watch.stage("voxels"):
-        fusion.see(in_grid(located.seen, located.cameras, grid_from_world, config.voxels))
+        fusion.see(in_grid(located.seen, located.cameras, frame, config.voxels))
         grid = fusion.grid()
     return Scene(
         camera_names=tuple(view.camera for view in views),
@@ -203,6 +209,7 @@ def reconstruct(
         grid=grid,
         highest_confidence=fusion.highest_confidence(),
         grid_from_world=grid_from_world.cpu(),
+        ground=ground,
         world_from_rig=located.world_from_rig.cpu(),
         frame_source=located.frame_source,
         scale_source="model",
@@ -334,19 +341,36 @@ def _render_novel(
         yield maps, chunk
 
 
+def _ground(
+    seen: Pointmaps, grid_from_world: Float[Tensor, "4 4"], voxels: VoxelsConfig
+) -> Ground:
+    if voxels.ground == "level" or voxels.ground_tolerance == 0:
+        return LEVEL
+    points = rigid.apply(grid_from_world, seen.points_world.flatten(0, 2))
+    return estimate_ground(points, seen.confidence.flatten())
+
+
 def in_grid(
     maps: Pointmaps,
     cameras: Cameras,
-    grid_from_world: Float[Tensor, "4 4"],
+    frame: tuple[Float[Tensor, "4 4"], Ground],
     voxels: VoxelsConfig,
 ) -> list[ViewPoints]:
-    """Bring the points of every view to the grid frame; those out of range lose their trust."""
+    """Bring the points of every view to the grid frame; those out of range lose their trust.
+
+    Args:
+        maps: In the world.
+        cameras: Of the same views.
+        frame: `grid_from_world`, and the ground in the grid frame.
+        voxels: Says what is ground, and what is out of range.
+    """
+    grid_from_world, ground = frame
     views = []
     for view, confidence in enumerate(maps.confidence):
         points = rigid.apply(grid_from_world, maps.points_world[view].flatten(0, 1))
         centre = rigid.apply(grid_from_world, cameras.world_from_cam[view, None, :3, 3])[0]
         if voxels.ground_tolerance > 0:
-            points = snap_to_ground(points, centre, voxels.ground_tolerance)
+            points = ground.attract(points, centre, voxels.ground_tolerance)
         points = points.view_as(maps.points_cam[view])
         near = (points - centre).norm(dim=-1) < voxels.max_range
         views.append(ViewPoints(points, confidence.where(near, 0.0), centre))

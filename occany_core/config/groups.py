@@ -172,10 +172,15 @@ class VoxelsConfig:
     max_range: Annotated[float, "points farther than this from their camera are dropped [m]"] = (
         60.0
     )
+    ground: Annotated[
+        Literal["level", "tilted"],
+        "the ground that points are put onto: the plane z = 0 of the rig, or one through the "
+        "rig's foot whose tilt is estimated from the observed points",
+    ] = "tilted"
     ground_tolerance: Annotated[
         float,
-        "points lower than this above the rig's level ground (z = 0 of its frame) are taken for "
-        "ground and moved along their ray onto it [m]; 0 leaves all points as predicted",
+        "points lower than this above the ground are taken for ground and moved along their ray "
+        "onto it [m]; 0 leaves all points as predicted",
     ] = 0.6
     pass_weight: Annotated[
         float, "how much a ray through a cell speaks against it, in points that speak for it"
@@ -201,6 +206,9 @@ class VoxelsConfig:
             value = getattr(self, name)
             _require(value >= 1, f"voxels.{name}", value, "at least 1")
         _require(self.max_range > 0, "voxels.max_range", self.max_range, "positive")
+        _require(
+            self.ground in ("level", "tilted"), "voxels.ground", self.ground, "level or tilted"
+        )
         _require(
             self.ground_tolerance >= 0,
             "voxels.ground_tolerance",

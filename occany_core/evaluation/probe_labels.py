@@ -57,7 +57,8 @@ def label_cells(
     only rendered views fill, are `OTHER`.
     """
     grid = LabelGrid(scene.grid.spec, CLASSES)
-    views = in_grid(scene.observed, scene.cameras, scene.grid_from_world, config.voxels)
+    frame = (scene.grid_from_world, scene.ground)
+    views = in_grid(scene.observed, scene.cameras, frame, config.voxels)
     for view, classes in zip(views, pixels, strict=True):
         kept = view.kept(config.voxels.min_confidence)
         grid.add(view.points[kept], view.confidence[kept], classes[kept])

@@ -15,6 +15,7 @@ from occany_core.voxels.grid import (
     count_points,
     lattice_coordinates,
 )
+from occany_core.voxels.ground import LEVEL, Ground, estimate_ground
 from occany_core.voxels.labels import (
     ClassScores,
     LabelGrid,
@@ -32,10 +33,11 @@ from occany_core.voxels.published import (
     occupancy_weights,
 )
 from occany_core.voxels.rays import count_rays
-from occany_core.voxels.surfaces import double_columns, fill_flat_gaps, snap_to_ground
+from occany_core.voxels.surfaces import double_columns, fill_flat_gaps
 
 __all__ = [
     "FREE",
+    "LEVEL",
     "OCCUPIED",
     "OCCUPIED_FROM",
     "RAY_STRIDE",
@@ -44,6 +46,7 @@ __all__ = [
     "ClassTable",
     "ConfidenceGrid",
     "Fusion",
+    "Ground",
     "HighestConfidence",
     "LabelGrid",
     "LabelledPoints",
@@ -54,6 +57,7 @@ __all__ = [
     "count_points",
     "count_rays",
     "double_columns",
+    "estimate_ground",
     "fill_flat_gaps",
     "fuse",
     "fuse_joint",
@@ -65,5 +69,4 @@ __all__ = [
     "pool_geometry",
     "pool_labels",
     "pool_unified",
-    "snap_to_ground",
 ]

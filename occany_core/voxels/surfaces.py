@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Denser points on surfaces that pixels sample coarsely, and points that belong to the ground.
+"""Denser points on surfaces that pixels sample coarsely.
 
 Metres, grid axes (x forward, y left, z up).
 """
@@ -50,18 +50,3 @@ def double_columns(
     doubled_kept = kept.new_empty(height, 2 * width - 1)
     doubled_kept[:, ::2], doubled_kept[:, 1::2] = kept, kept[:, :-1] & kept[:, 1:] & near
     return doubled, doubled_kept
-
-
-def snap_to_ground(
-    points: Float[Tensor, "P 3"], centres: Float[Tensor, "3"], tolerance: float
-) -> Float[Tensor, "P 3"]:
-    """Move points near or below the plane z = 0 along their viewing ray onto it.
-
-    Nothing is seen below the ground of a level street, so a point there is too far away; one less
-    than `tolerance` above it is most likely ground whose distance is a little off. A camera
-    at or below the plane moves no point.
-    """
-    drop = centres[2] - points[:, 2]
-    on_ray = (points[:, 2] < tolerance) & (drop > 0.2 * centres[2]) & (centres[2] > 0)
-    scale = torch.where(on_ray, centres[2] / drop.clamp_min(1e-6), 1.0)
-    return centres + (points - centres) * scale[:, None]

@@ -15,22 +15,24 @@ from occany_core.config import VoxelsConfig
 from occany_core.errors import InputError
 from occany_core.voxels import (
     FREE,
+    LEVEL,
     OCCUPIED,
     UNKNOWN,
     ClassTable,
     Fusion,
+    Ground,
     ViewPoints,
     VoxelGrid,
     VoxelGridSpec,
     count_points,
     count_rays,
     double_columns,
+    estimate_ground,
     fill_flat_gaps,
     fuse,
     label_trilinear,
     lattice_coordinates,
     mark_trilinear,
-    snap_to_ground,
 )
 
 SPEC = VoxelGridSpec((-1.0, -2.0, -0.5), 0.5, (4, 6, 3))
@@ -451,7 +453,7 @@ def test_ground_is_moved_along_its_ray_and_nothing_else_moves(seed):
     rng = np.random.default_rng(seed)
     centre, tolerance = torch.tensor([1.0, 2.0, 1.6]), 0.3
     points = torch.from_numpy(rng.uniform([-20, -20, -3], [20, 20, 3], (50, 3))).float()
-    moved = snap_to_ground(points, centre, tolerance)
+    moved = LEVEL.attract(points, centre, tolerance)
     low = points[:, 2] < tolerance
     torch.testing.assert_close(moved[low][:, 2], torch.zeros(int(low.sum())), rtol=0, atol=1e-5)
     torch.testing.assert_close(moved[~low], points[~low])
@@ -463,10 +465,34 @@ def test_ground_is_moved_along_its_ray_and_nothing_else_moves(seed):
 @pytest.mark.parametrize("height", [0.0, -0.5])
 def test_a_camera_at_or_below_the_ground_moves_no_point(height):
     points = torch.tensor([[5.0, 0, -1], [5, 1, 0.1], [5, 2, 2]])
-    moved = snap_to_ground(points, torch.tensor([0.0, 0, height]), 0.3)
+    moved = LEVEL.attract(points, torch.tensor([0.0, 0, height]), 0.3)
     torch.testing.assert_close(moved, points)
 
 
 def test_points_at_the_height_of_the_camera_stay():
     points = torch.tensor([[10.0, 0, 1.5]])
-    assert torch.equal(snap_to_ground(points, torch.tensor([0.0, 0, 1.6]), 2.0), points)
+    assert torch.equal(LEVEL.attract(points, torch.tensor([0.0, 0, 1.6]), 2.0), points)
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.0, 1.1])
+@pytest.mark.parametrize("rise", [(0.0, 0.0), (0.02, -0.01), (-0.015, 0.015)])
+def test_the_tilt_of_the_ground_is_found_among_walls_and_at_any_scale(rise, factor):
+    rng = np.random.default_rng(3)
+    truth = Ground(*rise)
+    x, y = rng.uniform(-30, 30, (2, 4000))
+    centre = torch.tensor([0.0, 0.0, 1.6])
+    floor = torch.tensor(np.stack([x, y, rise[0] * x + rise[1] * y], -1)).float()
+    walls = torch.tensor(rng.uniform([8, -20, 0.3], [9, 20, 5], (1500, 3))).float()
+    points = torch.cat([floor, walls])
+    points = centre + (points - centre) * factor  # depth off by a factor
+    found = estimate_ground(points, torch.full((len(points),), 2.0))
+    assert (found.rise_x, found.rise_y) == pytest.approx(rise, abs=0.004)
+    exact = truth.attract(floor + torch.tensor([0, 0, 0.1]), centre, 0.3)
+    assert truth.height_of(exact).abs().max() < 1e-4
+
+
+def test_ground_that_nobody_sees_is_level():
+    few = torch.tensor([[5.0, 0.0, 0.3]]).expand(20, 3)
+    assert estimate_ground(few, torch.full((20,), 2.0)) == LEVEL
+    doubted = torch.tensor([[5.0, 0.0, 0.3]]).expand(200, 3)
+    assert estimate_ground(doubted, torch.full((200,), 1.2)) == LEVEL

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ground under a rig: how it is tilted against the rig, and which points belong to it.
+
+Metres, grid axes (x forward, y left, z up); the rig's wheels stand at the origin.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+NEAREST, FARTHEST = 2.0, 30.0
+"""Points in this range of the rig tell the tilt [m]."""
+LEAST_CONFIDENCE = 1.5
+HALF_BAND, BAND_GROWTH = 0.25, 0.02
+"""Points this near to the ground found so far, in metres and per metre of range, count."""
+ROUNDS = 5
+PRIOR = 1e-3
+"""What speaks for level ground, of the weight of all points that count 20 m away."""
+ARM = 20.0
+LEAST_POINTS = 30
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The plane z = rise_x * x + rise_y * y."""
+
+    rise_x: float = 0.0
+    rise_y: float = 0.0
+
+    def height_of(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
+        """Return how high points are above the plane [m]."""
+        return points[..., 2] - self.rise_x * points[..., 0] - self.rise_y * points[..., 1]
+
+    def attract(
+        self, points: Float[Tensor, "P 3"], centre: Float[Tensor, "3"], tolerance: float
+    ) -> Float[Tensor, "P 3"]:
+        """Move points near or below the ground along their viewing ray onto it.
+
+        Nothing is seen below the ground, so a point there is too far away; one less than
+        `tolerance` above it is most likely ground whose distance is a little off. A camera at or
+        below the ground moves no point.
+
+        Args:
+            points: Seen from `centre`.
+            centre: Of the camera.
+            tolerance: In metres.
+        """
+        mount, height = self.height_of(centre), self.height_of(points)
+        drop = mount - height
+        on_ray = (height < tolerance) & (drop > 0.2 * mount) & (mount > 0)
+        scale = torch.where(on_ray, mount / drop.clamp_min(1e-6), 1.0)
+        return centre + (points - centre) * scale[:, None]
+
+
+LEVEL = Ground()
+
+
+def estimate_ground(points: Float[Tensor, "P 3"], confidence: Float[Tensor, " P"]) -> Ground:
+    """Fit a tilted ground to what all cameras see of it.
+
+    Least squares over the points in a narrow band around the ground found so far, beginning with
+    the level. Depth that is off by a factor lifts or lowers all ground by the same amount,
+    whatever its range; so an offset is fitted along and then forgotten, for the wheels stand on
+    the ground. Too few points leave the ground level.
+
+    Args:
+        points: Observed, all views.
+        confidence: In (1, inf).
+    """
+    reach = points[:, :2].norm(dim=-1)
+    counts = (reach > NEAREST) & (reach < FARTHEST) & (confidence > LEAST_CONFIDENCE)
+    points, reach = points[counts].double(), reach[counts].double()
+    columns = torch.cat([torch.ones_like(points[:, :1]), points[:, :2] / ARM], dim=-1)
+    found = points.new_zeros(3)
+    for _ in range(ROUNDS):
+        band = HALF_BAND + BAND_GROWTH * reach
+        near = (points[:, 2] - columns @ found).abs() < band
+        if near.sum() < LEAST_POINTS:
+            return LEVEL
+        chosen = columns[near]
+        prior = PRIOR * near.sum() * torch.eye(3, dtype=torch.double, device=points.device)
+        found = torch.linalg.solve(chosen.T @ chosen + prior, chosen.T @ points[near, 2])
+    return Ground(float(found[1]) / ARM, float(found[2]) / ARM)
