@@ -2,7 +2,7 @@
 """A minute of training from scratch teaches something about streets that were never seen.
 
 The thresholds stand halfway between what an intact loss reaches and what the broken ones below do
-(`OCCANY_BROKEN_LOSSES=1` trains with these as well and expects that they fail; half a minute each).
+(`OCCANY_BROKEN_LOSSES=1` trains with these too and expects that they fail; half a minute each).
 
                               start  intact, 3 seeds   the broken loss that comes closest
   single camera error          1.00   MARGIN_A
