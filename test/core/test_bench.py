@@ -144,7 +144,7 @@ def test_without_a_teacher_forcing_is_left_out_and_said_so(has_teacher, capsys):
 def test_training_is_timed_in_two_processes_that_share_the_weights():
     words = ["bench", *SMALL_TRAINING, *SMALL_RELEASED, "--stage", "reconstruction", "--shard"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    launch += ["--master-port", "0", "-m", "occany_core.cli.main"]
+    launch += ["--standalone", "-m", "occany_core.cli.main"]
     done = subprocess.run([*launch, *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("{"))
