@@ -260,7 +260,8 @@ def count_gflop(
         memory = count("memory", network.update_memory, tokens)
         raw = count("render", network.render, tokens, memory)
         if views:
-            channels = 10 + sum(level.shape[2] for level in raw.segmentation)
+            levels = network.conditioning(raw.segmentation)
+            channels = 10 + sum(level.shape[2] for level in levels)
             projected: Tensor = torch.empty(1, views, channels, *height_width)
             novel = count("tokenize", network.tokenize, projected)
             count("render_novel", network.render_novel, novel, tokens, memory)

@@ -1,11 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """A minute of training from scratch teaches something about streets that were never seen.
 
-The thresholds stand halfway between what an intact loss reaches and what the broken ones below do
-(`OCCANY_BROKEN_LOSSES=1` trains with these too and expects that they fail; half a minute each).
+`OCCANY_BROKEN_LOSSES=1` trains with the broken losses below as well, and expects that each fails;
+half a minute each. Measured with 500 steps, on one core of an x86 machine (2026-11-22):
 
-                              start  intact, 3 seeds   the broken loss that comes closest
-  single camera error          1.00   MARGIN_A
+                intact, seeds 0 1 2   must be   the broken loss that comes closest
+    camera      0.77  0.79  0.80      < 0.89    1.00 no camera error
+    world       0.60  0.61  0.61      < 0.80    1.00 no reference error
+    picture     0.88  0.89  0.91      < 0.96    1.00 targets of another sample
+    motion      1.14  1.12  1.13      < 1.19    1.25 targets without poses
+    told_apart  0.93  0.94  0.91      > 0.86    0.81 no sky (0.92 sign of the confidence term)
+    surfaces    1.50  1.52  1.50      > 1.25    1.00 sign of the confidence term
+
+This is little: most of what 500 steps find is a better mean scene than the one they start from,
+and a network that sees the pictures of other streets has that as well (camera 0.81, world 0.62).
+Only `picture` shows that pictures are read, and by about a tenth of the error.
 """
 
 import dataclasses
@@ -82,7 +91,6 @@ def small_recipe() -> Recipe:
         stages=(stage,),
         objective=FROM_SCRATCH,
         optimiser=Optimiser(clip=1.0, average=0.98),
-        seed=int(os.environ.get("SEED", "0")),
     )
 
 
@@ -108,7 +116,12 @@ def confidence(training: Training, batch: Batch) -> tuple[torch.Tensor, torch.Te
 
 @torch.no_grad()
 def asked(training: Training) -> SimpleNamespace:
-    """Ask the averaged weights about the held-back streets."""
+    """Ask the averaged weights about the held-back streets.
+
+    Errors are `L_loc` and `L_glo` [log-metres] of single views, of the same views with the
+    pictures of others, and of pairs of the front camera; surfaces is their mean confidence, and
+    told_apart the probability that a surface has a higher one than the sky.
+    """
     batches = held_back(training)
     with training.average.in_use():
         training.wrapped.eval()
@@ -123,8 +136,7 @@ def asked(training: Training) -> SimpleNamespace:
             pair_camera=float(pair.camera_error),
             pair_world=float(pair.world_error),
             surfaces=float(surfaces.mean()),
-            sky=float(sky.mean()),
-            told_apart=float((surfaces[:, None] > sky[None, ::7]).float().mean()),
+            told_apart=float((surfaces[::7, None] > sky[None, ::7]).float().mean()),
         )
 
 
@@ -135,13 +147,12 @@ def findings(before: SimpleNamespace, after: SimpleNamespace) -> dict[str, tuple
     picture = after.single_camera / after.single_camera_of_other_pictures
     motion = after.pair_world / after.pair_camera
     return {
-        "camera": (camera, camera < 0.87),
-        "world": (world, world < 0.70),
-        "picture": (picture, picture < 0.945),
+        "camera": (camera, camera < 0.89),
+        "world": (world, world < 0.80),
+        "picture": (picture, picture < 0.96),
         "motion": (motion, motion < 1.19),
-        "told apart": (after.told_apart, after.told_apart > 0.87),
-        "surfaces": (after.surfaces, after.surfaces > 1.2),
-        "sky": (after.sky, after.sky < 1.05),
+        "told_apart": (after.told_apart, after.told_apart > 0.86),
+        "surfaces": (after.surfaces, after.surfaces > 1.25),
     }
 
 
@@ -215,5 +226,4 @@ def test_a_minute_of_training_teaches_streets(broken, worlds, tmp_path, monkeypa
     while training.passed < 1:
         training.step()
     found = findings(before, asked(training))
-    print(broken, {name: round(value, 3) for name, (value, _) in found.items()})
     assert all(is_good for _, is_good in found.values()) is (broken is None), found
