@@ -5,9 +5,7 @@ Random weights: time and memory do not depend on their values. What the machine 
 measured in the same run, as the rate of one large matrix product.
 """
 
-import resource
 import statistics
-import sys
 import time
 from dataclasses import asdict, dataclass
 
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from occany_core.bench.memory import peak_gpu_gb, peak_resident_gb
 from occany_core.checkpoints import Model
 from occany_core.checkpoints.store import choose_device
 from occany_core.config import OccAnyConfig, from_flat
@@ -123,7 +122,7 @@ def measure(
         height=height_width[0],
         width=height_width[1],
         total_s=statistics.median(walls),
-        peak_gb=_peak_gb(device),
+        peak_gb=peak_gpu_gb(device) if device.type == "cuda" else peak_resident_gb(),
         peak_gflop_per_s=matrix_rate(device, getattr(torch, config.runtime.dtype)),
         stages=_stages(scenes, model.network, frames, views, height_width),
     )
@@ -195,13 +194,6 @@ def _rig(frames: int, height: int, width: int) -> list[View]:
     return views
 
 
-def _peak_gb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
-    scale = 1 if sys.platform == "darwin" else 1024  # Linux counts kibibytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9
-
-
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Return the rate of one large matrix product [GFLOP/s], the best of five."""
     rows, inner, outer = PEAK_SHAPE
@@ -268,7 +260,8 @@ def count_gflop(
         memory = count("memory", network.update_memory, tokens)
         raw = count("render", network.render, tokens, memory)
         if views:
-            channels = 10 + sum(level.shape[2] for level in raw.segmentation)
+            levels = network.conditioning(raw.segmentation)
+            channels = 10 + sum(level.shape[2] for level in levels)
             projected: Tensor = torch.empty(1, views, channels, *height_width)
             novel = count("tokenize", network.tokenize, projected)
             count("render_novel", network.render_novel, novel, tokens, memory)

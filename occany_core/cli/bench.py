@@ -17,6 +17,7 @@ from occany_core.checkpoints import load_model
 from occany_core.checkpoints.store import choose_device
 from occany_core.cli import held_back_streets, settings_arguments
 from occany_core.errors import ParityError
+from occany_core.training.ranks import joined
 
 NAME = "bench"
 HELP = "measure this machine, and compare our numbers with golden ones"
@@ -223,42 +224,77 @@ def _precision(arguments: argparse.Namespace) -> None:
 
 def _training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", default="tiny", help="tiny, released or paper")
+    parser.add_argument("--stage", metavar="NAME", help="only this stage of the recipe")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[],
+        help="one value of the recipe; may be repeated (--set objective.teacher=streets)",
+    )  # fmt: skip
     parser.add_argument("--picture", type=int, nargs=2, default=(144, 80), metavar=("W", "H"))
     parser.add_argument("--views", type=int, default=24, help="views of a batch")
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each stage")
+    parser.add_argument(
+        "--random", action="store_true", help="random pictures and depth; nothing is rendered"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--shard", action="store_true",
+        help="with torchrun: spread the weights over the processes (FSDP2)",
+    )  # fmt: skip
     _json_argument(parser)
 
 
 def _training(arguments: argparse.Namespace) -> None:
-    """Time training steps and the renderer.
+    """Time training steps and the renderer, in one process or those that `torchrun` started.
 
     Raises:
         ConfigError: A number, recipe or device that cannot be.
     """
     width, height = arguments.picture
-    timing = training.measure(
-        arguments.recipe,
-        (height, width),
-        arguments.views,
-        arguments.steps,
-        choose_device(arguments.device),
+    run = training.TimedRun(
+        recipe=arguments.recipe,
+        picture=(height, width),
+        views=arguments.views,
+        steps=arguments.steps,
+        stage=arguments.stage,
+        is_random=arguments.random,
+        values=tuple(arguments.set),
     )
+    device = choose_device(arguments.device)
+    with joined(device, "shard" if arguments.shard else "replicate") as ranks:
+        timing = training.measure(run, ranks)
+        if ranks.is_first:
+            _print_training(timing)
+        if ranks.is_first and arguments.json:
+            print(json.dumps(timing.to_dict()))
+
+
+def _print_training(timing: training.TrainingTiming) -> None:
+    spread = f" ({timing.spreading})" if timing.processes > 1 else ""
     print(
-        f"{timing.recipe}, {timing.width}x{timing.height}, batches of {timing.views_per_step} "
-        f"views, {timing.dtype}, {timing.device}, {timing.threads} threads"
+        f"{timing.recipe}, {timing.width}x{timing.height}, {timing.processes} process(es)"
+        f"{spread}, {timing.accumulation} batch(es) of {timing.views_per_step} views a step, "
+        f"{timing.dtype}, {timing.device}, {timing.threads} threads"
     )
+    if not timing.forcing:
+        print(
+            "Segmentation Forcing is left out: there is no teacher; name one with "
+            "--set objective.teacher=streets (or a folder with SAM2's weights)"
+        )
     for name, stage in timing.stages.items():
+        gpu = "" if stage.peak_gpu_gb is None else f", {stage.peak_gpu_gb:.2f} GB on the GPU"
         print(
             f"{name:16}{stage.views_per_s:9.1f} views/s, {stage.step_s:.3f} s a step, "
-            f"{100 * stage.data_share:.1f} % of it drawing batches"
+            f"{100 * stage.data_share:.1f} % of it drawing batches; "
+            f"{stage.trained / 1e6:.1f} of {stage.parameters / 1e6:.1f} M parameters learn; "
+            f"peak memory {stage.peak_resident_gb:.2f} GB{gpu}"
         )
+    if timing.rendered_views_per_s is None:
+        print("random pictures and depth; no street was rendered")
+        return
     print(
         f"{'rendering':16}{timing.rendered_views_per_s:9.1f} views/s in one process; "
         f"{timing.renderers_needed:.1f} processes keep up where each view is used once"
     )
-    if arguments.json:
-        print(json.dumps(timing.to_dict()))
 
 
 SUB_VERBS = {
@@ -271,7 +307,9 @@ SUB_VERBS = {
     "voxels": SubVerb("time voxelisation and pooling", _voxels_arguments, _voxels),
     "streets": SubVerb("time the rendering of synthetic streets", _streets_arguments, _streets),
     "training": SubVerb(
-        "time training steps and the rendering of streets", _training_arguments, _training
+        "time training steps, their memory and the rendering of streets",
+        _training_arguments,
+        _training,
     ),
     "precision": SubVerb(
         "compare bfloat16 with float32 on held-back streets", _precision_arguments, _precision

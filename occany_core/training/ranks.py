@@ -52,6 +52,14 @@ class Ranks:
         dist.broadcast(shared, src=0)
         return float(shared)
 
+    def largest(self, value: float) -> float:
+        """Return the largest value of all processes."""
+        if self.count == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return float(shared)
+
     def wait(self) -> None:
         """Wait until all processes are here."""
         if self.count > 1:

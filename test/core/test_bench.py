@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Benchmarks measure what they say; how fast this machine is, no test judges."""
 
+import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
+from training_worlds import HEIGHT, WIDTH, pack
 
 from occany_core.bench import precision, training
 from occany_core.bench.model import count_gflop, measure
+from occany_core.bench.random_samples import random_pack
 from occany_core.checkpoints import load_model
 from occany_core.cli.main import main
 from occany_core.config import from_flat
 from occany_core.errors import ConfigError
 from occany_core.network import NetworkConfig
+from occany_core.training.pack import bad_samples
+from occany_core.training.ranks import Ranks
+from occany_core.training.recipes import RECIPES
 
 STAGES = "encode memory render cameras project tokenize render_novel voxels".split()
 SMALL = from_flat({"runtime.device": "cpu", "voxels.shape": [20, 20, 8]})
@@ -86,20 +94,99 @@ def test_last_line_is_one_json_object(command, keys, capsys):
     assert keys <= last.keys()
 
 
+SMALL_TRAINING = "training --picture 48 32 --views 4 --steps 1 --device cpu --json".split()
+SMALL_RELEASED = [
+    *"--recipe released --random --set network.segmentation_size=64".split(),
+    *"--set network.encoder.depth=1 --set network.encoder.heads=2".split(),
+    *"--set network.encoder.width=32 --set network.modality_width=8".split(),
+    *"--set network.decoder.depth=1 --set network.decoder.heads=2".split(),
+    *"--set network.decoder.width=32 --set network.novel_view_encoder.heads=2".split(),
+    *"--set network.novel_view_encoder.width=32 --set network.segmentation_dims=[16,8,4]".split(),
+]
+"""The recipe of the released weights with a network of 0.2 M parameters."""
+
+
 @pytest.mark.slow
 def test_training_is_timed_by_stage(capsys):
-    words = ["bench", "training", "--picture", "48", "32", "--views", "4", "--steps", "1"]
-    main([*words, "--device", "cpu", "--json"])
+    main(["bench", *SMALL_TRAINING])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert list(found["stages"]) == ["reconstruction", "segmentation", "rendering"]
     for stage in found["stages"].values():
         assert stage["views_per_s"] > 0
         assert 0 < stage["data_share"] < 1
-    assert found["rendered_views_per_s"] > 0
+        assert 0 < stage["trained"] < stage["parameters"]
+        assert stage["peak_resident_gb"] > 0.05 and stage["peak_gpu_gb"] is None
+    assert found["rendered_views_per_s"] > 0 and found["forcing"]
     expected = found["stages"]["reconstruction"]["views_per_s"] / found["rendered_views_per_s"]
     assert found["renderers_needed"] == pytest.approx(expected)
 
 
-def test_training_of_an_unknown_recipe_is_not_timed():
-    with pytest.raises(ConfigError, match="must be one of tiny, released, paper"):
-        training.measure("huge", (32, 48), 4, 1, torch.device("cpu"))
+def test_one_stage_is_timed_on_random_numbers(capsys):
+    main(["bench", *SMALL_TRAINING, "--random", "--stage", "segmentation"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(found["stages"]) == ["segmentation"]
+    assert found["rendered_views_per_s"] is found["renderers_needed"] is None
+
+
+@pytest.mark.parametrize("has_teacher", [False, True])
+def test_without_a_teacher_forcing_is_left_out_and_said_so(has_teacher, capsys):
+    teacher = ["--set", "objective.teacher=streets"] if has_teacher else []
+    main(["bench", *SMALL_TRAINING, *SMALL_RELEASED, *teacher])
+    out = capsys.readouterr().out
+    found = json.loads(out.splitlines()[-1])
+    assert list(found["stages"]) == ["reconstruction", "rendering"]
+    assert found["forcing"] is has_teacher
+    assert ("Segmentation Forcing is left out" in out) is not has_teacher
+    assert found["accumulation"] == 2
+
+
+@pytest.mark.slow
+def test_training_is_timed_in_two_processes_that_share_the_weights():
+    words = ["bench", *SMALL_TRAINING, *SMALL_RELEASED, "--stage", "reconstruction", "--shard"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launch += ["--standalone", "-m", "occany_core.cli.main"]
+    done = subprocess.run([*launch, *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("{"))
+    found = json.loads(line)
+    assert found["processes"] == 2 and found["spreading"] == "shard"
+    assert found["stages"]["reconstruction"]["trained"] > 0
+
+
+def test_scenes_are_cut_to_the_views_of_a_batch():
+    run = training.TimedRun(recipe="released", picture=(32, 48), views=3, steps=1)
+    for stage in run.to_recipe().stages:
+        kinds = [(draw.kind, draw.views) for draw in stage.phases[0].draws]
+        assert kinds == [("sequence", (3, 3)), ("sequence", (3, 3))]
+    whole = dataclasses.replace(run, views=16).to_recipe()
+    assert whole.stages[0].phases == RECIPES["released"]().stages[0].phases
+
+
+def test_random_samples_are_packed_like_streets():
+    recipe = RECIPES["tiny"]()
+    drawn = random_pack(dataclasses.replace(recipe, picture=(HEIGHT, WIDTH)), 2)
+    like = pack(recipe.block, with_labels=True)
+    for name, array in drawn.parts().items():
+        of_streets = like.parts()[name]
+        assert array.dtype == of_streets.dtype, name
+        if name == "centres":  # streets have as many as there are
+            continue
+        assert array.shape[1:] == of_streets.shape[1:], name
+    assert not bad_samples(drawn).any()
+    assert 0.05 < (drawn.depth == 0).mean() < 0.15
+    assert drawn.depth.max() <= 60
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipe": "huge"}, "must be one of tiny, released, paper"),
+        ({"steps": 0}, "at least 1"),
+        ({"views": 0}, "at least 1"),
+        ({"stage": "painting"}, "has reconstruction, segmentation, rendering"),
+    ],
+)
+def test_training_that_cannot_be_timed(changes, message):
+    run = training.TimedRun(**{"picture": (32, 48), "views": 4, "steps": 1} | changes)
+    with pytest.raises(ConfigError, match=message):
+        training.measure(run, Ranks(torch.device("cpu")))
