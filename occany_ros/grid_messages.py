@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The core's VoxelGrid <-> VoxelGrid.msg and VoxelGridCompact.msg, through the core's codec.
 
+Also 2D slices of it -> nav_msgs/OccupancyGrid.
+
 The grid lies in the frame of the header with its own axes parallel to it: x forward, y left, z up
 [m].
 """
@@ -9,6 +11,7 @@ import array
 
 import numpy as np
 from geometry_msgs.msg import Point, Pose, Quaternion
+from nav_msgs.msg import OccupancyGrid
 from std_msgs.msg import Header
 
 from occany_core import VoxelGrid as CoreGrid
@@ -80,6 +83,26 @@ def compact_message(
     for name in SHARED_FIELDS + COMPACT_FIELDS:
         value = getattr(fields, name)
         setattr(message, name, bytes_field(value) if isinstance(value, np.ndarray) else value)
+    return message
+
+
+def occupancy_message(
+    columns: np.ndarray, corner: tuple[float, float], resolution: float, header: Header
+) -> OccupancyGrid:
+    """Make a 2D grid that lies on the ground of the frame of the header.
+
+    Args:
+        columns: int8 (Y, X): -1 unknown, 0 to 100 percent.
+        corner: x, y of the minimum corner of the first cell [m].
+        resolution: Edge of a cell [m].
+        header: Stamp and frame.
+    """
+    message = OccupancyGrid(header=header)
+    message.info.map_load_time = header.stamp
+    message.info.resolution = resolution
+    message.info.height, message.info.width = columns.shape
+    message.info.origin.position.x, message.info.origin.position.y = corner
+    message.data = array.array("b", np.ascontiguousarray(columns, np.int8).tobytes())
     return message
 
 

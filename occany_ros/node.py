@@ -100,7 +100,7 @@ class OccAnyNode(LifecycleNode):
         self._inputs = {
             camera.name: CameraInput(self, camera, self._on_image) for camera in settings.cameras
         }
-        self._outputs = Outputs(self, self._transforms)
+        self._outputs = Outputs(self, self._transforms, settings.bands.bands)
         self._views = ViewMaker(self._inputs, self._transforms, self._inference.picture_width)
         self._is_configured = True
         self._status.last_error = ""

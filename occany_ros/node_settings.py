@@ -7,10 +7,13 @@ All values are validated together. Durations in seconds, in `SyncRules` in nanos
 import math
 from dataclasses import dataclass
 
-from occany_core.config import OccAnyConfig, from_flat
+from occany_core.config import OccAnyConfig, VoxelsConfig, from_flat
 from occany_core.errors import ConfigError
 from occany_ros.declarations import MAX_CAMERAS, Value, core_declarations
+from occany_ros.height_bands import Band, BandRules, layers_of
 from occany_ros.synchroniser import SyncRules
+
+MAX_BANDS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +52,7 @@ class NodeSettings:
     base_frame: str
     odom_frame: str
     publish: PublishSettings
+    bands: BandRules
     core: OccAnyConfig
 
 
@@ -122,6 +126,60 @@ def _sync_rules(values: dict[str, Value], cameras: tuple[str, ...]) -> SyncRules
     )
 
 
+def _numbers(values: dict[str, Value], name: str) -> tuple[float, ...]:
+    numbers = values[name]
+    if not all(type(one) in (int, float) and math.isfinite(one) for one in numbers):
+        raise ConfigError(f"parameter {name} is {list(numbers)}; it must hold finite numbers")
+    return numbers
+
+
+def _bands(values: dict[str, Value]) -> tuple[Band, ...]:
+    names = values["projection.bands"]
+    for name in names:
+        if not (isinstance(name, str) and name.isidentifier() and name.isascii()):
+            raise ConfigError(
+                f"parameter projection.bands holds {name!r}; use letters, digits and _, not a "
+                "digit first"
+            )
+    if len(names) > MAX_BANDS or len(set(names)) < len(names):
+        raise ConfigError(
+            f"parameter projection.bands is {list(names)}; it must hold at most {MAX_BANDS} "
+            "different names"
+        )
+    lowest, highest = (_numbers(values, f"projection.{end}") for end in ("z_min", "z_max"))
+    for end, heights in (("z_min", lowest), ("z_max", highest)):
+        if names and len(heights) != len(names):
+            raise ConfigError(
+                f"parameter projection.{end} is {list(heights)}; it must hold one height for each "
+                f"of projection.bands, which is {list(names)}"
+            )
+    return tuple(
+        Band(name=name, z_min=float(z_min), z_max=float(z_max))
+        for name, z_min, z_max in zip(names, lowest, highest, strict=False)
+    )
+
+
+def _band_rules(values: dict[str, Value], voxels: VoxelsConfig) -> BandRules:
+    rules = {name[11:]: value for name, value in values.items() if name.startswith("projection.")}
+    for name in ("bands", "z_min", "z_max"):
+        del rules[name]
+    bands = _bands(values)
+    for band in bands:
+        layers_of(band, voxels.origin[2], voxels.resolution, voxels.shape[2])
+    footprint = _numbers(values, "projection.footprint")
+    if footprint and (len(footprint) % 2 or len(footprint) < 6):
+        raise ConfigError(
+            f"parameter projection.footprint is {list(footprint)}; it must hold three corners or "
+            "more as x, y, x, y, ... [m], or nothing"
+        )
+    labels = values["projection.free_labels"]
+    if not all(type(label) is int and 0 <= label <= 255 for label in labels):
+        raise ConfigError(
+            f"parameter projection.free_labels is {list(labels)}; it must hold class ids 0 to 255"
+        )
+    return BandRules(**rules, bands=bands)
+
+
 def node_settings(values: dict[str, Value]) -> NodeSettings:
     """Validate checked values together.
 
@@ -145,6 +203,7 @@ def node_settings(values: dict[str, Value]) -> NodeSettings:
             )
     publish = {name[8:]: value for name, value in values.items() if name.startswith("publish.")}
     core = {declaration.name: values[declaration.name] for declaration in core_declarations()}
+    config = from_flat(core, place="the node's parameters")
     return NodeSettings(
         checkpoint=values["model.checkpoint"],
         cameras=tuple(_camera_settings(values, name) for name in names),
@@ -152,5 +211,6 @@ def node_settings(values: dict[str, Value]) -> NodeSettings:
         base_frame=values["frames.base_frame"],
         odom_frame=values["frames.odom_frame"],
         publish=PublishSettings(**publish),
-        core=from_flat(core, place="the node's parameters"),
+        bands=_band_rules(values, config.voxels),
+        core=config,
     )

@@ -82,7 +82,9 @@ OPTIONAL_PACKAGES = """
 """.split()
 
 # What the node decides is plain Python that can be tested without ROS.
-WITHOUT_ROS = ("synchroniser", "worker", "cycle_times", "declarations", "node_settings")
+WITHOUT_ROS = (
+    *("synchroniser", "worker", "cycle_times", "declarations", "node_settings", "height_bands"),
+)
 # Packages that only a full ROS 2 has: one module serves both kinds of machine.
 ADAPTERS = {
     "cv_bridge": "image_messages",
