@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from occany_core.config import settings as core_settings
 from occany_core.errors import ConfigError
 from occany_ros.height_bands import UNKNOWN_IS
-from occany_ros.synchroniser import POLICIES
+from occany_ros.sync_rules import POLICIES
 
 MAX_CAMERAS = 16
 Value = bool | int | float | str | tuple
@@ -215,6 +215,36 @@ NODE_DECLARATIONS = (
         "free in every band",
     ),
     Declaration(
+        name="files.directory",
+        default="",
+        description="the services save and load scenes in folders below this one and nowhere "
+        "else; empty: occany/ in $ROS_HOME or ~/.ros",
+    ),
+    Declaration(
+        name="files.least_free_megabytes",
+        default=500,
+        least=0,
+        most=1_000_000_000,
+        is_live=True,
+        description="a save is refused when less than this is free on the disk",
+    ),
+    Declaration(
+        name="files.most_megabytes",
+        default=500,
+        least=1,
+        most=1_000_000,
+        is_live=True,
+        description="a load is refused when the grid would take more than this in memory",
+    ),
+    Declaration(
+        name="files.time_limit",
+        default=30.0,
+        least=0.1,
+        most=3600.0,
+        is_live=True,
+        description="a save or load that takes longer is answered as not finished [s]",
+    ),
+    Declaration(
         name="publish.tf",
         default=False,
         is_live=True,
@@ -262,6 +292,12 @@ NODE_DECLARATIONS = (
 def camera_declarations(camera: str) -> tuple[Declaration, ...]:
     """List the parameters of one camera."""
     return (
+        Declaration(
+            name=f"camera.{camera}.enabled",
+            default=True,
+            is_live=True,
+            description="false leaves the camera out of all view sets",
+        ),
         Declaration(
             name=f"camera.{camera}.transport",
             default="",

@@ -8,6 +8,7 @@ The grid lies in the frame of the header with its own axes parallel to it: x for
 """
 
 import array
+from dataclasses import replace
 
 import numpy as np
 from geometry_msgs.msg import Point, Pose, Quaternion
@@ -27,6 +28,7 @@ from occany_core.grid_codec import (
 )
 from occany_ros.image_messages import bytes_field
 from occany_ros.msg import VoxelGrid, VoxelGridCompact
+from occany_ros.pose_messages import quat_xyzw_from_matrix
 
 SHARED_FIELDS = ("resolution", "size_x", "size_y", "size_z")
 DENSE_FIELDS = ("data", "labels", "completed")
@@ -54,13 +56,25 @@ def cells_of(grid: CoreGrid) -> GridCells:
     )
 
 
-def grid_message(grid: CoreGrid, header: Header) -> VoxelGrid:
+def grid_message(
+    grid: CoreGrid, header: Header, frame_from_base: np.ndarray | None = None
+) -> VoxelGrid:
     """Make the dense message.
+
+    Args:
+        grid: In the base frame.
+        header: Stamp and frame.
+        frame_from_base: (4, 4), where the frame of the header is another one than the base.
 
     Raises:
         InputError: The grid cannot be encoded (see `grid_codec.encode_dense`).
     """
-    fields = encode_dense(cells_of(grid))
+    cells = cells_of(grid)
+    if frame_from_base is not None:
+        corner = frame_from_base[:3, :3] @ cells.pose.position + frame_from_base[:3, 3]
+        quat_xyzw = quat_xyzw_from_matrix(frame_from_base[:3, :3])
+        cells = replace(cells, pose=GridPose(tuple(corner.tolist()), tuple(quat_xyzw.tolist())))
+    fields = encode_dense(cells)
     message = VoxelGrid(header=header, origin=_pose_message(fields.pose))
     for name in SHARED_FIELDS:
         setattr(message, name, getattr(fields, name))

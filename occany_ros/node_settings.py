@@ -11,7 +11,8 @@ from occany_core.config import OccAnyConfig, VoxelsConfig, from_flat
 from occany_core.errors import ConfigError
 from occany_ros.declarations import MAX_CAMERAS, Value, core_declarations
 from occany_ros.height_bands import Band, BandRules, layers_of
-from occany_ros.synchroniser import SyncRules
+from occany_ros.scene_files import default_directory
+from occany_ros.sync_rules import SyncRules
 
 MAX_BANDS = 8
 
@@ -43,6 +44,16 @@ class PublishSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FileSettings:
+    """What the file services may do."""
+
+    directory: str
+    least_free_megabytes: int
+    most_megabytes: int
+    time_limit: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NodeSettings:
     """Everything the node was told, validated."""
 
@@ -53,6 +64,7 @@ class NodeSettings:
     odom_frame: str
     publish: PublishSettings
     bands: BandRules
+    files: FileSettings
     core: OccAnyConfig
 
 
@@ -108,10 +120,21 @@ def _sync_rules(values: dict[str, Value], cameras: tuple[str, ...]) -> SyncRules
             f"parameter sync.required_cameras holds {sorted(required - set(cameras))}; "
             f"the cameras are {list(cameras)}"
         )
+    disabled = frozenset(name for name in cameras if not values[f"camera.{name}.enabled"])
+    if disabled & required:
+        raise ConfigError(
+            f"parameter camera.{min(disabled & required)}.enabled is False and "
+            f"sync.required_cameras is {sorted(required)}; take the camera out of one of them"
+        )
     if values["sync.min_cameras"] > len(cameras):
         raise ConfigError(
             f"parameter sync.min_cameras is {values['sync.min_cameras']}; "
             f"there are only {len(cameras)} cameras"
+        )
+    if values["sync.min_cameras"] > len(cameras) - len(disabled):
+        raise ConfigError(
+            f"parameter sync.min_cameras is {values['sync.min_cameras']} and only "
+            f"{len(cameras) - len(disabled)} of {len(cameras)} cameras are enabled"
         )
     nanoseconds = {
         f"{name}_ns": round(values[f"sync.{name}"] * 1e9)
@@ -122,6 +145,7 @@ def _sync_rules(values: dict[str, Value], cameras: tuple[str, ...]) -> SyncRules
         policy=values["sync.policy"],
         min_cameras=values["sync.min_cameras"],
         required_cameras=required,
+        disabled_cameras=disabled,
         **nanoseconds,
     )
 
@@ -202,6 +226,8 @@ def node_settings(values: dict[str, Value]) -> NodeSettings:
                 "stands for the name of each camera"
             )
     publish = {name[8:]: value for name, value in values.items() if name.startswith("publish.")}
+    files = {name[6:]: value for name, value in values.items() if name.startswith("files.")}
+    files["directory"] = files["directory"] or str(default_directory())
     core = {declaration.name: values[declaration.name] for declaration in core_declarations()}
     config = from_flat(core, place="the node's parameters")
     return NodeSettings(
@@ -211,6 +237,7 @@ def node_settings(values: dict[str, Value]) -> NodeSettings:
         base_frame=values["frames.base_frame"],
         odom_frame=values["frames.odom_frame"],
         publish=PublishSettings(**publish),
+        files=FileSettings(**files),
         bands=_band_rules(values, config.voxels),
         core=config,
     )
