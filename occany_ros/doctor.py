@@ -40,7 +40,9 @@ from occany_ros.symptoms import (
 )
 
 STATUS_TYPE = "occany_ros/msg/OccAnyStatus"
-DISCOVERY_S = 3.0
+DISCOVERY_S = 5.0
+NOT_YET_KNOWN = "_NODE_NAME_UNKNOWN_"
+"""Name that rmw gives the node of an end whose participant it has not discovered yet."""
 WORDS = {OK: "ok", WARN: "warn", ERROR: "ERROR"}
 
 
@@ -98,7 +100,7 @@ class Doctor(Node):
             return [*findings, weights_finding("default"), memory_finding(around)]
         node = asked or found[0]
         findings += self._listen(node, seconds)
-        return [*findings, *self._topic_findings(node), memory_finding(around)]
+        return [*findings, *self._settled_topic_findings(node), memory_finding(around)]
 
     def _occany_nodes(self, asked: str) -> list[str]:
         """List the nodes that publish a status; none while `asked` is not among them."""
@@ -107,6 +109,7 @@ class Doctor(Node):
             _full_name(info)
             for topic in topics
             for info in self.get_publishers_info_by_topic(topic)
+            if info.node_name != NOT_YET_KNOWN
         }
         return sorted(names) if not asked or asked in names else []
 
@@ -159,6 +162,16 @@ class Doctor(Node):
         answer = self._ask(GetParameters, f"{node}/get_parameters", request, DISCOVERY_S)
         return answer.values[0].string_value if answer and answer.values else "default"
 
+    def _settled_topic_findings(self, node: str) -> list[Finding]:
+        """Judge the topics once the publishers were discovered, or long enough looked for."""
+        deadline = time.monotonic() + DISCOVERY_S
+        while True:
+            findings = self._topic_findings(node)
+            is_well = bool(findings) and all(finding.level == OK for finding in findings)
+            if is_well or time.monotonic() > deadline:
+                return findings
+            self._spun.spin_once(timeout_sec=0.05)
+
     def _topic_findings(self, node: str) -> list[Finding]:
         """Judge every topic that the node wants images from."""
         elsewhere = {
@@ -189,7 +202,7 @@ def report(findings: list[Finding], as_json: bool) -> str:
     lines = [f"{WORDS[one.level]:>5}  {one.name}: {one.message}" for one in ordered]
     errors = sum(one.level == ERROR for one in findings)
     verdict = (
-        f"{errors} errors; docs/nothing_comes_out.md goes by symptom" if errors else "healthy"
+        f"{errors} errors; docs/nothing_comes_out.md goes by symptom" if errors else "no errors"
     )
     return "\n".join([*lines, verdict])
 

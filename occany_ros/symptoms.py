@@ -187,7 +187,7 @@ def output_finding(node: str, state: str | None, grids: int, seconds: float) -> 
         seconds: For how long that was.
     """
     if grids:
-        return Finding("output", OK, f"{grids} grids within {seconds:.0f} s")
+        return Finding("output", OK, f"grids within {seconds:.0f} s: {grids} or more")
     said = f"; the node says: {state}" if state else "; no status came either"
     return Finding(
         "output",

@@ -83,7 +83,7 @@ FRONT = ImageTopic("/camera/front/image", WANTED, (DRIVER,))
         ),
         (output_finding("/occany", "waiting for images", 0, 6), ERROR, "says: waiting for images"),
         (output_finding("/occany", None, 0, 6), ERROR, "no status came either"),
-        (output_finding("/occany", "running", 4, 6), OK, "4 grids within 6 s"),
+        (output_finding("/occany", "running", 4, 6), OK, "grids within 6 s: 4"),
     ],
 )
 def test_findings_say_what_where_and_what_to_do(finding, level, words):
@@ -181,6 +181,17 @@ def test_another_node_than_the_one_asked_for_is_named(bench):
     found = examined(bench, node="/occany")
     assert "no node /occany" in found["node"].message
     assert "there are /robot/occany" in found["node"].message
+
+
+def test_the_program_finds_a_node_of_another_process(bench):
+    bench.make(namespace="robot")
+    command = [sys.executable, "-m", "occany_ros.doctor", "--json", "--seconds", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        bench.ros.spin_until(lambda: program.poll() is not None, 120, "the end of the doctor")
+        lines = {line["name"]: line for line in json.loads(program.stdout.read())}
+    assert program.returncode == 1
+    assert lines["node"]["message"] == "found /robot/occany"
+    assert "/robot/occany is unconfigured" in lines["life"]["message"]
 
 
 def test_the_program_ends_with_1_and_json_where_there_is_nothing():
