@@ -3,7 +3,8 @@
 
 `pip install .` always installs occany_core and occany_ros. Where the ROS 2 message generators are
 found (a sourced ROS 2, or the ros-* wheels in the same environment) it also runs CMakeLists.txt,
-so that occany_ros.msg and the ROS side (share/, lib/occany_ros/, ament index) are installed too.
+so that occany_ros.msg, occany_ros.srv and the ROS side (share/, lib/occany_ros/, ament index) are
+installed too.
 """
 
 import os
@@ -17,7 +18,7 @@ from setuptools import Command, Distribution, find_packages, setup
 from setuptools.command.build import build
 
 ROOT = Path(__file__).resolve().parent
-ROS_SOURCES = ("msg", "cmake", "launch", "config", "rviz", "recordings")
+ROS_SOURCES = ("msg", "srv", "cmake", "launch", "config", "rviz", "recordings")
 
 
 def version() -> str:
@@ -120,13 +121,14 @@ class BuildRos(Command):
             subprocess.run(command, check=True, env=env)
 
     def copy_messages(self, site: Path) -> None:
-        """Put occany_ros.msg beside the node's modules.
+        """Put occany_ros.msg and occany_ros.srv beside the node's modules.
 
         An editable install runs from the checkout, so they go there.
         """
         target_root = ROOT if self.editable_mode else Path(self.build_lib)
         for path in sorted((site / "occany_ros").rglob("*")):
-            if path.suffix == ".so" or (path.parent.name == "msg" and path.suffix == ".py"):
+            is_interface = path.parent.name in ("msg", "srv") and path.suffix == ".py"
+            if path.suffix == ".so" or is_interface:
                 target = target_root / path.relative_to(site)
                 self.mkpath(str(target.parent))
                 self.copy_file(str(path), str(target))
@@ -157,7 +159,9 @@ setup(
     description="Camera images in, metric labelled 3D voxel grids out, with and without ROS 2",
     license="Apache-2.0",
     license_files=["LICENSE", "NOTICE"],
-    packages=find_packages(include=["occany_core*", "occany_ros*"], exclude=["occany_ros.msg*"]),
+    packages=find_packages(
+        include=["occany_core*", "occany_ros*"], exclude=["occany_ros.msg*", "occany_ros.srv*"]
+    ),
     package_data={
         "occany_core": [
             "py.typed",

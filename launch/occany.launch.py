@@ -41,6 +41,12 @@ def arguments():
             description="raw or compressed images; empty: as in params_file",
         ),
         DeclareLaunchArgument(
+            "image_topic",
+            default_value="",
+            description="topic of the images; {camera} stands for each name, as in "
+            "cam/{camera}/image_raw; empty: as in params_file",
+        ),
+        DeclareLaunchArgument(
             "model",
             default_value="",
             description="'default' or the path of a .safetensors file; empty: as in params_file",
@@ -86,6 +92,11 @@ def arguments():
             description="configure and activate the node; false: leave it to a lifecycle manager",
         ),
         DeclareLaunchArgument("rviz", default_value="false", description="start RViz"),
+        DeclareLaunchArgument(
+            "rviz_config",
+            default_value=PathJoinSubstitution([SHARE, "rviz", "surround.rviz"]),
+            description="what RViz shows: rviz/ has surround, mono, nav2 and debug",
+        ),
         DeclareLaunchArgument(
             "log_level",
             default_value="info",
@@ -139,6 +150,13 @@ def generate_launch_description():
         ("cameras", {"cameras": LaunchConfiguration("cameras")}),
         ("transport", {"transport": LaunchConfiguration("transport")}),
         (
+            "image_topic",
+            {
+                name: ParameterValue(LaunchConfiguration("image_topic"), value_type=str)
+                for name in ("topics.image", "topics.compressed")
+            },
+        ),
+        (
             "model",
             {"model.checkpoint": ParameterValue(LaunchConfiguration("model"), value_type=str)},
         ),
@@ -174,7 +192,7 @@ def generate_launch_description():
         package="rviz2",
         executable="rviz2",
         name="rviz",
-        arguments=["-d", PathJoinSubstitution([SHARE, "rviz", "surround.rviz"])],
+        arguments=["-d", LaunchConfiguration("rviz_config")],
         parameters=[{"use_sim_time": LaunchConfiguration("use_sim_time")}],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )

@@ -23,6 +23,11 @@ def generate_launch_description():
                 choices=["auto", "surround", "sequence"],
                 description="how loose pictures are meant: six cameras at once, or one camera",
             ),
+            DeclareLaunchArgument(
+                "rviz_config",
+                default_value=PathJoinSubstitution([share, "rviz", "mono.rviz"]),
+                description="what RViz shows",
+            ),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(
                     PathJoinSubstitution([share, "launch", "occany.launch.py"])

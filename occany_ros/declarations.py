@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from occany_core.config import settings as core_settings
 from occany_core.errors import ConfigError
-from occany_ros.synchroniser import POLICIES
+from occany_ros.height_bands import UNKNOWN_IS
+from occany_ros.sync_rules import POLICIES
 
 MAX_CAMERAS = 16
 Value = bool | int | float | str | tuple
@@ -141,6 +142,109 @@ NODE_DECLARATIONS = (
         name="frames.odom_frame", default="odom", description="frame of odometry and path"
     ),
     Declaration(
+        name="projection.bands",
+        default=("obstacles",),
+        description="height bands published as ~/output/occupancy/NAME for 2D planners",
+    ),
+    Declaration(
+        name="projection.z_min",
+        default=(0.25,),
+        is_live=True,
+        description="lower end of each band above base_frame's origin [m], one per band",
+    ),
+    Declaration(
+        name="projection.z_max",
+        default=(2.0,),
+        is_live=True,
+        description="upper end of each band [m]; cells whose centre is in between belong to it",
+    ),
+    Declaration(
+        name="projection.min_probability",
+        default=50,
+        least=50,
+        most=100,
+        is_live=True,
+        description="percent that a cell needs to count as an obstacle in a band",
+    ),
+    Declaration(
+        name="projection.min_cells",
+        default=1,
+        least=1,
+        most=1000,
+        is_live=True,
+        description="obstacle cells that make a column of a band occupied",
+    ),
+    Declaration(
+        name="projection.min_known_share",
+        default=0.5,
+        least=0.0,
+        most=1.0,
+        is_live=True,
+        description="part of a column's cells that must be known to be free for it to be free",
+    ),
+    Declaration(
+        name="projection.unknown_is",
+        default="unknown",
+        choices=tuple(UNKNOWN_IS),
+        is_live=True,
+        description="what a column that is neither occupied nor known to be free is given as",
+    ),
+    Declaration(
+        name="projection.completed_counts",
+        default=True,
+        is_live=True,
+        description="cells that only rendered views filled are obstacles; false: unknown",
+    ),
+    Declaration(
+        name="projection.scaled",
+        default=False,
+        is_live=True,
+        description="give percent of the most probable cell instead of 0 and 100",
+    ),
+    Declaration(
+        name="projection.free_labels",
+        default=(),
+        is_live=True,
+        description="class ids that are no obstacles, such as road; for weights with classes",
+    ),
+    Declaration(
+        name="projection.footprint",
+        default=(),
+        is_live=True,
+        description="corners x, y, x, y, ... of the vehicle in base_frame [m]; columns inside are "
+        "free in every band",
+    ),
+    Declaration(
+        name="files.directory",
+        default="",
+        description="the services save and load scenes in folders below this one and nowhere "
+        "else; empty: occany/ in $ROS_HOME or ~/.ros",
+    ),
+    Declaration(
+        name="files.least_free_megabytes",
+        default=500,
+        least=0,
+        most=1_000_000_000,
+        is_live=True,
+        description="a save is refused when less than this is free on the disk",
+    ),
+    Declaration(
+        name="files.most_megabytes",
+        default=500,
+        least=1,
+        most=1_000_000,
+        is_live=True,
+        description="a load is refused when the grid would take more than this in memory",
+    ),
+    Declaration(
+        name="files.time_limit",
+        default=30.0,
+        least=0.1,
+        most=3600.0,
+        is_live=True,
+        description="a save or load that takes longer is answered as not finished [s]",
+    ),
+    Declaration(
         name="publish.tf",
         default=False,
         is_live=True,
@@ -188,6 +292,12 @@ NODE_DECLARATIONS = (
 def camera_declarations(camera: str) -> tuple[Declaration, ...]:
     """List the parameters of one camera."""
     return (
+        Declaration(
+            name=f"camera.{camera}.enabled",
+            default=True,
+            is_live=True,
+            description="false leaves the camera out of all view sets",
+        ),
         Declaration(
             name=f"camera.{camera}.transport",
             default="",

@@ -35,6 +35,7 @@ class CameraState:
     """Seconds since the last image, or None when none ever came."""
     is_left_out: bool
     is_required: bool
+    is_enabled: bool
     rate_hz: float
     received: int
     reliability: str
@@ -72,6 +73,8 @@ def camera_finding(camera: CameraState) -> Finding:
         "image": camera.image,
     }
     name = f"camera {camera.name}"
+    if not camera.is_enabled:
+        return Finding(name, OK, f"disabled by camera.{camera.name}.enabled", values)
     if camera.error:
         return Finding(name, ERROR, camera.error, values)
     if camera.silence_s is None or camera.is_left_out:

@@ -28,10 +28,11 @@ from occany_ros.reports import (
     status_findings,
     synchroniser_finding,
 )
+from occany_ros.services import Finished, Services
 from occany_ros.status import ModelFacts, Status
 from occany_ros.subscriptions import CameraInput, ImageMessage
 from occany_ros.synchroniser import Synchroniser, ViewSet
-from occany_ros.transforms import make_transforms
+from occany_ros.transforms import Transforms, make_transforms
 from occany_ros.views import ViewMaker
 from occany_ros.worker import Worker
 
@@ -59,10 +60,12 @@ class OccAnyNode(LifecycleNode):
         self._inference: Inference | None = None
         self._inputs: dict[str, CameraInput] = {}
         self._outputs: Outputs | None = None
-        self._transforms = None
+        self._transforms: Transforms | None = None
         self._views: ViewMaker | None = None
         self._worker: Worker[Job] | None = None
         self._last_set_s: float | None = None
+        self._finished: Finished | None = None
+        self._offered = Services(self, self)
         self._status_publisher = self.create_publisher(OccAnyStatus, "~/status", 1)
         self._reports = Reports(self)
         # Steady, so that a paused recording with simulated time does not stop them.
@@ -74,6 +77,22 @@ class OccAnyNode(LifecycleNode):
     def autostart(self) -> bool:
         """Whether the node configures and activates itself."""
         return bool(self.get_parameter("autostart").value)
+
+    @property
+    def settings(self) -> NodeSettings | None:
+        """In force; None while unconfigured."""
+        return self._settings if self._is_configured else None
+
+    @property
+    def finished(self) -> Finished | None:
+        """The last cycle whose grid went out; None before it and after a reset."""
+        last, sync = self._finished, self._sync
+        return last if last and sync and last.epoch == sync.epoch else None
+
+    @property
+    def transforms(self) -> Transforms | None:
+        """Where transforms come from; None while unconfigured."""
+        return self._transforms
 
     # --- life ----------------------------------------------------------------------------------
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -100,7 +119,7 @@ class OccAnyNode(LifecycleNode):
         self._inputs = {
             camera.name: CameraInput(self, camera, self._on_image) for camera in settings.cameras
         }
-        self._outputs = Outputs(self, self._transforms)
+        self._outputs = Outputs(self, self._transforms, settings.bands.bands)
         self._views = ViewMaker(self._inputs, self._transforms, self._inference.picture_width)
         self._is_configured = True
         self._status.last_error = ""
@@ -146,6 +165,13 @@ class OccAnyNode(LifecycleNode):
     def close(self) -> None:
         """Stop and free everything, whatever the state; the node can be destroyed then."""
         self._release()
+        self._offered.close()
+
+    def reset_history(self) -> None:
+        """Begin anew: window, memory, odometry and path. A running cycle is not published."""
+        if self._worker is not None:
+            self._sync.restart()
+            self._worker.discard()
 
     def _stop_worker(self) -> None:
         self._status.stop()
@@ -156,6 +182,7 @@ class OccAnyNode(LifecycleNode):
     def _release(self) -> None:
         self._stop_worker()
         self._is_configured = False
+        self._finished = None
         for part in (*self._inputs.values(), self._outputs, self._transforms, self._inference):
             if part is not None:
                 part.close()
@@ -164,7 +191,7 @@ class OccAnyNode(LifecycleNode):
 
     # --- receiving: the executor's thread ------------------------------------------------------
     def _on_image(self, camera: str, message: ImageMessage) -> None:
-        if self._worker is None:
+        if self._worker is None or camera in self._sync.rules.disabled_cameras:
             return
         stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
         jumps = self._sync.counters.clock_jumps
@@ -193,15 +220,17 @@ class OccAnyNode(LifecycleNode):
 
     # --- one cycle: the worker's thread --------------------------------------------------------
     def _run_cycle(self, job: Job) -> None:
+        sync = self._sync
         result = self._inference.run(job, self._views)
-        if not self.context.ok():
-            return
+        if not self.context.ok() or sync.epoch != job.view_set.epoch:
+            return  # of a history that has ended
         if result.is_new_history:
             self._outputs.reset()
         images = job.view_set.images
         newest_ns = max(image.stamp_ns for image in images)
         began = time.perf_counter()
         self._outputs.publish(result, job.view_set.stamp_ns, job.settings)
+        self._finished = Finished(result, job.settings, job.view_set.epoch)
         result.stages_ms["publish"] = 1e3 * (time.perf_counter() - began)
         waited_ms = (time.monotonic_ns() - max(image.arrived_ns for image in images)) * 1e-6
         latency_ms = (self.get_clock().now().nanoseconds - newest_ns) * 1e-6

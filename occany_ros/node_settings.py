@@ -7,10 +7,14 @@ All values are validated together. Durations in seconds, in `SyncRules` in nanos
 import math
 from dataclasses import dataclass
 
-from occany_core.config import OccAnyConfig, from_flat
+from occany_core.config import OccAnyConfig, VoxelsConfig, from_flat
 from occany_core.errors import ConfigError
 from occany_ros.declarations import MAX_CAMERAS, Value, core_declarations
-from occany_ros.synchroniser import SyncRules
+from occany_ros.height_bands import Band, BandRules, layers_of
+from occany_ros.scene_files import default_directory
+from occany_ros.sync_rules import SyncRules
+
+MAX_BANDS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +44,16 @@ class PublishSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FileSettings:
+    """What the file services may do."""
+
+    directory: str
+    least_free_megabytes: int
+    most_megabytes: int
+    time_limit: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NodeSettings:
     """Everything the node was told, validated."""
 
@@ -49,6 +63,8 @@ class NodeSettings:
     base_frame: str
     odom_frame: str
     publish: PublishSettings
+    bands: BandRules
+    files: FileSettings
     core: OccAnyConfig
 
 
@@ -104,10 +120,21 @@ def _sync_rules(values: dict[str, Value], cameras: tuple[str, ...]) -> SyncRules
             f"parameter sync.required_cameras holds {sorted(required - set(cameras))}; "
             f"the cameras are {list(cameras)}"
         )
+    disabled = frozenset(name for name in cameras if not values[f"camera.{name}.enabled"])
+    if disabled & required:
+        raise ConfigError(
+            f"parameter camera.{min(disabled & required)}.enabled is False and "
+            f"sync.required_cameras is {sorted(required)}; take the camera out of one of them"
+        )
     if values["sync.min_cameras"] > len(cameras):
         raise ConfigError(
             f"parameter sync.min_cameras is {values['sync.min_cameras']}; "
             f"there are only {len(cameras)} cameras"
+        )
+    if values["sync.min_cameras"] > len(cameras) - len(disabled):
+        raise ConfigError(
+            f"parameter sync.min_cameras is {values['sync.min_cameras']} and only "
+            f"{len(cameras) - len(disabled)} of {len(cameras)} cameras are enabled"
         )
     nanoseconds = {
         f"{name}_ns": round(values[f"sync.{name}"] * 1e9)
@@ -118,8 +145,63 @@ def _sync_rules(values: dict[str, Value], cameras: tuple[str, ...]) -> SyncRules
         policy=values["sync.policy"],
         min_cameras=values["sync.min_cameras"],
         required_cameras=required,
+        disabled_cameras=disabled,
         **nanoseconds,
     )
+
+
+def _numbers(values: dict[str, Value], name: str) -> tuple[float, ...]:
+    numbers = values[name]
+    if not all(type(one) in (int, float) and math.isfinite(one) for one in numbers):
+        raise ConfigError(f"parameter {name} is {list(numbers)}; it must hold finite numbers")
+    return numbers
+
+
+def _bands(values: dict[str, Value]) -> tuple[Band, ...]:
+    names = values["projection.bands"]
+    for name in names:
+        if not (isinstance(name, str) and name.isidentifier() and name.isascii()):
+            raise ConfigError(
+                f"parameter projection.bands holds {name!r}; use letters, digits and _, not a "
+                "digit first"
+            )
+    if len(names) > MAX_BANDS or len(set(names)) < len(names):
+        raise ConfigError(
+            f"parameter projection.bands is {list(names)}; it must hold at most {MAX_BANDS} "
+            "different names"
+        )
+    lowest, highest = (_numbers(values, f"projection.{end}") for end in ("z_min", "z_max"))
+    for end, heights in (("z_min", lowest), ("z_max", highest)):
+        if names and len(heights) != len(names):
+            raise ConfigError(
+                f"parameter projection.{end} is {list(heights)}; it must hold one height for each "
+                f"of projection.bands, which is {list(names)}"
+            )
+    return tuple(
+        Band(name=name, z_min=float(z_min), z_max=float(z_max))
+        for name, z_min, z_max in zip(names, lowest, highest, strict=False)
+    )
+
+
+def _band_rules(values: dict[str, Value], voxels: VoxelsConfig) -> BandRules:
+    rules = {name[11:]: value for name, value in values.items() if name.startswith("projection.")}
+    for name in ("bands", "z_min", "z_max"):
+        del rules[name]
+    bands = _bands(values)
+    for band in bands:
+        layers_of(band, voxels.origin[2], voxels.resolution, voxels.shape[2])
+    footprint = _numbers(values, "projection.footprint")
+    if footprint and (len(footprint) % 2 or len(footprint) < 6):
+        raise ConfigError(
+            f"parameter projection.footprint is {list(footprint)}; it must hold three corners or "
+            "more as x, y, x, y, ... [m], or nothing"
+        )
+    labels = values["projection.free_labels"]
+    if not all(type(label) is int and 0 <= label <= 255 for label in labels):
+        raise ConfigError(
+            f"parameter projection.free_labels is {list(labels)}; it must hold class ids 0 to 255"
+        )
+    return BandRules(**rules, bands=bands)
 
 
 def node_settings(values: dict[str, Value]) -> NodeSettings:
@@ -144,7 +226,10 @@ def node_settings(values: dict[str, Value]) -> NodeSettings:
                 "stands for the name of each camera"
             )
     publish = {name[8:]: value for name, value in values.items() if name.startswith("publish.")}
+    files = {name[6:]: value for name, value in values.items() if name.startswith("files.")}
+    files["directory"] = files["directory"] or str(default_directory())
     core = {declaration.name: values[declaration.name] for declaration in core_declarations()}
+    config = from_flat(core, place="the node's parameters")
     return NodeSettings(
         checkpoint=values["model.checkpoint"],
         cameras=tuple(_camera_settings(values, name) for name in names),
@@ -152,5 +237,7 @@ def node_settings(values: dict[str, Value]) -> NodeSettings:
         base_frame=values["frames.base_frame"],
         odom_frame=values["frames.odom_frame"],
         publish=PublishSettings(**publish),
-        core=from_flat(core, place="the node's parameters"),
+        files=FileSettings(**files),
+        bands=_band_rules(values, config.voxels),
+        core=config,
     )

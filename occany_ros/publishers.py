@@ -11,15 +11,17 @@ from collections import deque
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseArray, PoseStamped
-from nav_msgs.msg import Odometry, Path
+from nav_msgs.msg import OccupancyGrid, Odometry, Path
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
 from occany_core import Scene
+from occany_core import VoxelGrid as CoreGrid
 from occany_ros.cloud_messages import colour_points, points_to_cloud, voxel_points
-from occany_ros.grid_messages import compact_message, grid_message
+from occany_ros.grid_messages import compact_message, grid_message, occupancy_message
+from occany_ros.height_bands import Band, BandRules, project
 from occany_ros.inference import Result
 from occany_ros.msg import VoxelGrid, VoxelGridCompact
 from occany_ros.node_settings import NodeSettings
@@ -41,7 +43,7 @@ def time_message(stamp_ns: int) -> Time:
 class Outputs:
     """The node's data topics."""
 
-    def __init__(self, node: Node, transforms: Transforms) -> None:
+    def __init__(self, node: Node, transforms: Transforms, bands: tuple[Band, ...]) -> None:
         self._node = node
         self._transforms = transforms
         newest = QoSProfile(depth=1)
@@ -54,6 +56,14 @@ class Outputs:
         self._odometry = node.create_publisher(Odometry, "~/output/odometry", QoSProfile(depth=10))
         self._path = node.create_publisher(Path, "~/output/path", newest)
         self._camera_poses = node.create_publisher(PoseArray, "~/output/camera_poses", newest)
+        # Latched, as planners expect of maps.
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._bands = {
+            band.name: node.create_publisher(
+                OccupancyGrid, f"~/output/occupancy/{band.name}", latched
+            )
+            for band in bands
+        }
         self._track: deque[PoseStamped] = deque()
         self._last_position: np.ndarray | None = None
         self._metres_driven = 0.0
@@ -84,6 +94,7 @@ class Outputs:
         if settings.publish.voxel_points:
             points = voxel_points(scene.grid, settings.publish.max_voxel_points)
             self._voxel_points.publish(points_to_cloud(points, header))
+        self._publish_bands(scene.grid, header, settings.bands)
         if self._points.get_subscription_count():
             cloud = self._dense_cloud(scene, settings.core.voxels.min_confidence)
             self._points.publish(points_to_cloud(cloud, header))
@@ -94,6 +105,13 @@ class Outputs:
         if result.odom_from_rig is not None:
             odom_from_base = np.asarray(result.odom_from_rig, np.float64)
             self._publish_ego_pose(odom_from_base, newest_stamp_ns, settings)
+
+    def _publish_bands(self, grid: CoreGrid, header: Header, rules: BandRules) -> None:
+        x, y, _ = (float(value) for value in grid.spec.origin)
+        for band in rules.bands:
+            columns = project(grid, band, rules)
+            message = occupancy_message(columns, (x, y), float(grid.spec.resolution), header)
+            self._bands[band.name].publish(message)
 
     @staticmethod
     def _dense_cloud(scene: Scene, min_confidence: float) -> np.ndarray:
@@ -137,5 +155,6 @@ class Outputs:
             self._odometry,
             self._path,
             self._camera_poses,
+            *self._bands.values(),
         ):
             self._node.destroy_publisher(publisher)

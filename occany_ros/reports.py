@@ -41,7 +41,7 @@ def camera_findings(
         state = camera.state(
             silence_s=None if silence_ns is None else silence_ns * 1e-9,
             is_left_out=sync.is_silent(name, now_ns),
-            is_required=name in sync.rules.required_cameras,
+            rules=sync.rules,
         )
         findings.append(camera_finding(state))
     return findings

@@ -17,6 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from occany_ros.cycle_times import EventRate
 from occany_ros.diagnostics import CameraState
 from occany_ros.node_settings import CameraSettings
+from occany_ros.sync_rules import SyncRules
 
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 ImageMessage = Image | CompressedImage
@@ -102,17 +103,19 @@ class CameraInput:
     def _publishers(self) -> list:
         return self._node.get_publishers_info_by_topic(self.topic, no_mangle=False)
 
-    def state(self, silence_s: float | None, is_left_out: bool, is_required: bool) -> CameraState:
+    def state(self, silence_s: float | None, is_left_out: bool, rules: SyncRules) -> CameraState:
         """Collect what diagnostics need."""
+        name = self.settings.name
         publishers = self._publishers()
         offers = [publisher.qos_profile.reliability for publisher in publishers]
         return CameraState(
-            name=self.settings.name,
+            name=name,
             topic=self.topic,
             publishers=len(publishers),
             silence_s=silence_s if self.reception.received else None,
             is_left_out=is_left_out,
-            is_required=is_required,
+            is_required=name in rules.required_cameras,
+            is_enabled=name not in rules.disabled_cameras,
             rate_hz=self.reception.rate.hertz(time.monotonic()),
             received=self.reception.received,
             reliability=self._reliability.name.lower(),

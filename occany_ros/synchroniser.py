@@ -11,47 +11,15 @@ of cameras.
 """
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+
+from occany_ros.sync_rules import SyncRules
 
 QUEUE_DEPTH = 4
 """Images kept per camera: enough to match streams that arrive a few periods apart."""
 
 JUMP_NS = 1_000_000_000
 """A stamp this much before its camera's last one is a jump of the clock, less is a late image."""
-
-POLICIES = ("approximate", "exact", "latest")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SyncRules:
-    """When images form a set. Durations in nanoseconds."""
-
-    cameras: tuple[str, ...]
-    policy: str = "approximate"
-    """`approximate`: stamps within `max_skew_ns`; `exact`: equal stamps; `latest`: the newest
-    image of each camera that is not older than `max_age_ns` before the newest of all."""
-    max_skew_ns: int = 50_000_000
-    max_age_ns: int = 500_000_000
-    max_wait_ns: int = 500_000_000
-    """A set that lacks cameras goes out after its first image waited this long."""
-    camera_timeout_ns: int = 2_000_000_000
-    """A camera without an image for this long is not waited for until it returns."""
-    min_cameras: int = 1
-    required_cameras: frozenset[str] = frozenset()
-    max_gap_ns: int = 0
-    """A step forward in a camera's stamps beyond this is a jump of the clock too; 0 never."""
-
-    def tolerance_ns(self) -> int:
-        """Largest difference of stamps inside one set."""
-        return {"approximate": self.max_skew_ns, "exact": 0, "latest": self.max_age_ns}[
-            self.policy
-        ]
-
-    def accepts(self, cameras: Iterable[str]) -> bool:
-        """Tell whether these cameras suffice for a set."""
-        present = set(cameras)
-        return len(present) >= self.min_cameras and self.required_cameras <= present
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +125,11 @@ class Synchroniser:
         return self._counters
 
     @property
+    def epoch(self) -> int:
+        """Counts the jumps of the clock and the calls of `restart`."""
+        return self._epoch
+
+    @property
     def rules(self) -> SyncRules:
         """The rules in force."""
         return self._rules
@@ -170,6 +143,16 @@ class Synchroniser:
         if rules.cameras != self._rules.cameras:
             raise ValueError(f"cameras are fixed: {self._rules.cameras}, not {rules.cameras}")
         self._rules = rules
+        for camera in rules.disabled_cameras:
+            stream = self._streams[camera]
+            self._count(dropped_unmatched=len(self._fresh(stream)))
+            stream.queue.clear()
+            stream.last_stamp_ns = None  # however long it stays away, its return is no jump
+
+    def restart(self) -> None:
+        """Begin a new history as after a jump of the clock, because somebody asks for it."""
+        self._count(dropped_unmatched=self.queued())
+        self._forget()
 
     def queued(self) -> int:
         """Count the images that wait for partners."""
@@ -249,6 +232,9 @@ class Synchroniser:
         backwards = self._newest_ns is not None and stamp_ns < self._newest_ns
         self._newest_before_jump_ns = self._newest_ns if backwards else None
         self._count(dropped_jump=self.queued(), clock_jumps=1)
+        self._forget()
+
+    def _forget(self) -> None:
         self._epoch += 1
         self._newest_ns = None
         for stream in self._streams.values():
@@ -269,7 +255,11 @@ class Synchroniser:
 
     # --- approximate and exact -----------------------------------------------------------------
     def _awaited(self, now_ns: int) -> set[str]:
-        return {camera for camera in self._streams if not self.is_silent(camera, now_ns)}
+        return {
+            camera
+            for camera in self._streams
+            if camera not in self._rules.disabled_cameras and not self.is_silent(camera, now_ns)
+        }
 
     def _candidates(self) -> list[_Candidate]:
         """List, for each queued image as the oldest, the cameras within the tolerance after it."""

@@ -18,7 +18,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 
 TOP_LEVEL = """
-    occany_ros occany_core launch config msg test
+    occany_ros occany_core launch config msg srv test
     package.xml setup.py CMakeLists.txt pyproject.toml
     rviz docs recordings dev/run .ci/run
     LICENSE NOTICE README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.rst
@@ -82,7 +82,10 @@ OPTIONAL_PACKAGES = """
 """.split()
 
 # What the node decides is plain Python that can be tested without ROS.
-WITHOUT_ROS = ("synchroniser", "worker", "cycle_times", "declarations", "node_settings")
+WITHOUT_ROS = (
+    *("synchroniser", "worker", "cycle_times", "declarations", "node_settings"),
+    *("sync_rules", "height_bands", "grid_boxes", "scene_files"),
+)
 # Packages that only a full ROS 2 has: one module serves both kinds of machine.
 ADAPTERS = {
     "cv_bridge": "image_messages",
@@ -108,7 +111,11 @@ def tracked_files():
         paths = [ROOT / name for name in listing.stdout.split("\0") if name]
     else:
         paths = [p for name in TOP_LEVEL for p in [ROOT / name, *(ROOT / name).rglob("*")]]
-        paths = [p for p in paths if "__pycache__" not in p.parts and p.parent.name != "msg"]
+        paths = [
+            p
+            for p in paths
+            if "__pycache__" not in p.parts and p.parent.name not in ("msg", "srv")
+        ]
     return [path for path in paths if path.is_file()]
 
 
@@ -190,7 +197,8 @@ def test_what_the_node_decides_is_free_of_ros():
         for module, _, _ in imports(ROOT / f"occany_ros/{name}.py"):
             package = module.split(".")[0]
             assert package not in ROS_PACKAGES or package == "occany_ros", f"{name}: {module}"
-            assert not module.startswith("occany_ros.msg"), f"{name}: {module}"
+            built = module.startswith(("occany_ros.msg", "occany_ros.srv"))
+            assert not built, f"{name}: {module}"
 
 
 def test_ecosystem_packages_have_one_adapter_each():
@@ -265,17 +273,18 @@ def test_executables_exist_and_launch_files_use_no_others():
 
 def test_build_files_name_the_same_messages_and_folders():
     cmake = (ROOT / "CMakeLists.txt").read_text()
-    assert re.findall(r'"msg/(\w+)\.msg"', cmake)
-    messages = {path.name for path in (ROOT / "msg").glob("*.msg")}
-    assert {f"{name}.msg" for name in re.findall(r'"msg/(\w+)\.msg"', cmake)} == messages
+    for kind in ("msg", "srv"):
+        named = set(re.findall(rf'"{kind}/(\w+)\.{kind}"', cmake))
+        assert named
+        assert named == {path.stem for path in (ROOT / kind).glob(f"*.{kind}")}
     installed = re.search(r"install\(DIRECTORY ([a-z ]+) DESTINATION", cmake).group(1).split()
     assert re.search(r"ROS_SOURCES = \((.*)\)", (ROOT / "setup.py").read_text()).group(1) == (
-        ", ".join(f'"{name}"' for name in ["msg", "cmake", *installed])
+        ", ".join(f'"{name}"' for name in ["msg", "srv", "cmake", *installed])
     )
     step = re.search(
         r"package\.xml CMakeLists\.txt (.*) -- install", (ROOT / "dev/run").read_text()
     )
-    assert set(step.group(1).split()) == {"msg", "cmake", *installed}
+    assert set(step.group(1).split()) == {"msg", "srv", "cmake", *installed}
 
 
 def setup_keywords():

@@ -33,6 +33,7 @@ CAMERA = CameraState(
     silence_s=0.1,
     is_left_out=False,
     is_required=False,
+    is_enabled=True,
     rate_hz=10.0,
     received=50,
     reliability="reliable",
@@ -151,3 +152,9 @@ def test_percentiles_of_the_last_durations():
         durations.note(float(ms))
     assert durations.last_ms == 200
     assert durations.percentile_ms(50) == pytest.approx(150.5)
+
+
+def test_a_disabled_camera_is_no_fault():
+    finding = camera_finding(replace(CAMERA, is_enabled=False, silence_s=60.0, is_left_out=True))
+    assert finding.level == OK
+    assert finding.message == "disabled by camera.left.enabled"

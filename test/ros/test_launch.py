@@ -113,6 +113,15 @@ def test_surround_turns_a_recording_into_grids_in_another_process(tmp_path, reco
         assert cells_from_message(grid).probability.shape == (40, 40, 8)
 
 
+def test_a_looping_bag_gives_grids_in_its_own_time(tmp_path, recording):
+    arguments = [small("surround", tmp_path), f"bag:={recording}", "loop:=true", "rate:=4.0"]
+    with launched("bag.launch.py", *arguments):
+        figures, grids, _ = receive(tmp_path, grids=6)
+    assert figures["error"] == ""
+    # simulated time: all stamps are of the recording, however often it loops
+    assert all(1000 <= grid.header.stamp.sec <= 1002 for grid in grids)
+
+
 def test_sequence_of_pictures_gives_grids_and_a_path(tmp_path):
     arguments = [f"input:={SEQUENCE}", "period:=0.5", "loop:=true"]
     with launched("sequence.launch.py", small("sequence", tmp_path), *arguments):

@@ -13,7 +13,7 @@ pytest.importorskip("rclpy")
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseArray
-from nav_msgs.msg import Odometry, Path
+from nav_msgs.msg import OccupancyGrid, Odometry, Path
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -367,6 +367,40 @@ def test_best_effort_publishers_are_met(bench):
         publisher.publish(rgb_to_image(street("camera", 0), header))
         bench.ros.spin_for(0.2)
     bench.finding("camera camera", "rgb8")
+
+
+def test_height_bands_are_latched_maps_of_the_grid_and_change_live(bench):
+    node = bench.running(
+        transport="compressed",
+        projection__bands=["low", "high"],
+        projection__z_min=[-1.0, 1.0],
+        projection__z_max=[1.0, 3.0],
+        projection__min_known_share=0.0,
+    )
+    bench.send_until_grid(["camera"], 10**12)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    maps = {"low": [], "high": []}
+    for name, found in maps.items():
+        bench.tester.create_subscription(
+            OccupancyGrid, f"/occany/output/occupancy/{name}", found.append, latched
+        )
+    bench.ros.spin_until(lambda: all(maps.values()), 30, what="the maps, late as we are")
+    for name, layers in (("low", slice(0, 2)), ("high", slice(2, 4))):
+        message = maps[name][0]
+        (grid,) = (grid for grid in bench.grids if grid.header == message.header)
+        cells = cells_from_message(grid)
+        assert (message.info.origin.position.x, message.info.origin.position.y) == (-20.0, -20.0)
+        values = np.asarray(message.data).reshape(message.info.height, message.info.width)
+        occupied = cells.occupied[:, :, layers].any(axis=2).T
+        np.testing.assert_array_equal(values == 100, occupied)
+        known = cells.known[:, :, layers].any(axis=2).T
+        np.testing.assert_array_equal(values == 0, known & ~occupied)
+    refused = bench.set(node, projection__z_min=[-1.0, 2.6])
+    assert "'high' from 2.6 to 3.0 m" in refused.reason
+    assert bench.set(node, projection__unknown_is="occupied").successful
+    bench.send_until_grid(["camera"], 2 * 10**12, count=2)
+    bench.ros.spin_until(lambda: maps["low"][-1].header.stamp.sec >= 2000, 30, what="the next map")
+    assert -1 not in maps["low"][-1].data
 
 
 # --- parameters while running -------------------------------------------------------------------

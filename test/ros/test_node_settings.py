@@ -119,9 +119,41 @@ def flat(tree, prefix=""):
             yield prefix + name, value
 
 
-@pytest.mark.parametrize("path", sorted(CONFIG.glob("*.yaml")), ids=lambda path: path.stem)
+OURS = sorted(path for path in CONFIG.glob("*.yaml") if path.stem != "nav2_costmap")
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
 def test_shipped_files_hold_only_valid_parameters(path):
     content = yaml.safe_load(path.read_text())
     values = dict(flat(content["/**"]["ros__parameters"]))
     assert set(values) <= set(declarations(values["cameras"]))
     made(**{name.replace(".", "__"): value for name, value in values.items()})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"projection__bands": ("low", "high")}, "projection.z_min is .0.25.*one height for each"),
+        ({"projection__bands": ("a b",)}, "projection.bands holds 'a b'"),
+        ({"projection__bands": ("a", "a")}, "at most 8 different names"),
+        ({"projection__z_min": (float("nan"),)}, "projection.z_min is .nan.*finite"),
+        ({"projection__z_max": (0.3,)}, "holds the centre of no layer.*the grid has 16"),
+        ({"projection__footprint": (0.0, 1.0, 2.0, 3.0)}, "three corners or more"),
+        ({"projection__free_labels": (300,)}, "class ids 0 to 255"),
+        ({"projection__min_probability": 40}, "at least 50"),
+    ],
+)
+def test_wrong_height_bands_are_refused_in_words(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        made(**changes)
+
+
+def test_height_bands_can_be_several_or_none():
+    found = made(
+        projection__bands=("low", "high"), projection__z_min=(0, 1.0), projection__z_max=(1.0, 2)
+    )
+    assert [(band.name, band.z_min, band.z_max) for band in found.bands.bands] == [
+        ("low", 0.0, 1.0),
+        ("high", 1.0, 2.0),
+    ]
+    assert made(projection__bands=()).bands.bands == ()

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from occany_ros.synchroniser import QUEUE_DEPTH, Synchroniser, SyncRules
+from occany_ros.sync_rules import SyncRules
+from occany_ros.synchroniser import QUEUE_DEPTH, Synchroniser
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -262,3 +263,27 @@ def test_aligned_cameras_lose_nothing_in_any_order_of_arrival(order, cycles):
         feed(sync, [(cameras[k], 100 * cycle + k, 100 * cycle + 10) for k in order])
     assert sync.counters.sets == cycles
     assert sync.counters.dropped == 0
+
+
+def test_a_disabled_camera_is_not_waited_for_and_its_return_is_no_jump():
+    sync = Synchroniser(rules(max_gap_ns=S))
+    assert feed(sync, [("a", 0, 0), ("b", 0, 0)]) == []
+    sync.set_rules(rules(max_gap_ns=S, disabled_cameras=frozenset("b")))
+    assert feed(sync, [("c", 0, 1)]) == [{"a": 0, "c": 0}]
+    for step in range(1, 30):
+        assert len(feed(sync, [("a", 200 * step, 200 * step), ("c", 200 * step, 200 * step)])) == 1
+    sync.set_rules(rules(max_gap_ns=S))
+    assert feed(sync, [(camera, 6000, 6000) for camera in ABC]) == [dict.fromkeys(ABC, 6000)]
+    assert sync.counters.clock_jumps == 0
+    assert balance(sync) == sync.counters.received
+
+
+def test_restart_begins_a_new_history_without_a_jump_of_the_clock():
+    sync = Synchroniser(rules())
+    feed(sync, [("a", 100, 0)])
+    sync.restart()
+    assert sync.queued() == 0
+    found = [sync.add(camera, 50 * MS, camera, 1) for camera in ABC][-1]
+    assert found.epoch == sync.epoch == 1
+    assert sync.counters.clock_jumps == 0
+    assert balance(sync) == sync.counters.received
