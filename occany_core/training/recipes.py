@@ -57,8 +57,8 @@ def tiny() -> Recipe:
                 frozen=POSE_IS_GIVEN,
             ),
         ),
-        # Confidence settles at alpha / error. Where the error stays above alpha, as that of rigs in
-        # the reference frame does for long, it sinks to 1 and does not come back.
+        # Confidence settles at alpha / error. Where the error stays above alpha, as that of rigs
+        # in the reference frame does for long, it sinks to 1 and does not come back.
         objective=Objective(
             space="log",
             alpha=1.0,
