@@ -72,7 +72,7 @@ def test_the_vehicle_stands_on_the_road(surround_scene):
     assert (under[..., ground] == int(SemanticClass.DRIVEABLE_SURFACE)).all()
     assert (under[..., ground + 1 : z // 2] == int(SemanticClass.FREE)).all()
     near = surround_scene.semantics[..., ground - 2 : ground + 3] != int(SemanticClass.FREE)
-    assert near.any(-1).mean() > 0.95
+    assert near.any(-1).mean() > 0.9
 
 
 def test_truth_moves_with_the_vehicle():

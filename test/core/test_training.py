@@ -372,6 +372,7 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+from occany_core.training import loop
 from training_worlds import recipe, stage, supply
 loop.CHECKPOINT_SECONDS = 0.0
 folder = Path(sys.argv[1])
