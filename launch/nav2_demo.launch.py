@@ -32,15 +32,9 @@ def generate_launch_description():
                 default_value=PathJoinSubstitution([share, "rviz", "nav2.rviz"]),
                 description="what RViz shows",
             ),
-            DeclareLaunchArgument(
-                "rig",
-                default_value="surround",
-                choices=["auto", "surround", "sequence"],
-                description="how loose pictures are meant: six cameras at once, or one camera",
-            ),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(
-                    PathJoinSubstitution([share, "launch", "occany.launch.py"])
+                    PathJoinSubstitution([share, "launch", "surround.launch.py"])
                 )
             ),
             Node(
