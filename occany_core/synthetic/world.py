@@ -28,8 +28,9 @@ EGO_TOP_SPEED = 12.0  # m/s
 class StreetWorld:
     """One seeded street world.
 
-    Fields: `seed`, `roads` (the first is the ego road), `style`, `ground` (on the CPU), and
-    `primitives` in street coordinates, those beside the carriageways raised by the kerb.
+    Fields: `seed`, `roads` (the first is the ego road), `style`, `ground` (on the CPU), `lean` of
+    the ego vehicle, and `primitives` in street coordinates, those beside the carriageways raised
+    by the kerb.
     """
 
     def __init__(self, seed: int) -> None:
@@ -41,6 +42,7 @@ class StreetWorld:
         StreetFiller(builder, self.roads, self.style).fill()
         relief = draw_relief(np.random.default_rng(seed + RELIEF_SEED_OFFSET))
         self.ground = Ground(relief, map_edges(self.roads))
+        self.lean = draw_lean(np.random.default_rng(seed + LEAN_SEED_OFFSET))
         self.primitives = builder.pack()
         _raise_by_kerb(self.primitives, self.ground)
 
@@ -60,10 +62,9 @@ class StreetWorld:
         seconds (T,) from the start; speed in m/s (drawn from the seed when None);
         start is the arc length in metres at second 0. The rig's origin lies on the ground, its x
         axis points along the lane, its z axis is the normal of the ground there (not gravity's),
-        but for the lean of a vehicle on its springs (`draw_lean`).
+        but for the lean of the vehicle on its springs.
         """
         rng = np.random.default_rng(self.seed + EGO_SEED_OFFSET)
-        lean = draw_lean(np.random.default_rng(self.seed + LEAN_SEED_OFFSET))
         speed = rng.uniform(0, EGO_TOP_SPEED) if speed is None else speed
         road = self.roads[0]
         lateral = -0.5 * lane_region(road, self.style.parking) / max(road.lanes, 1)
@@ -72,7 +73,7 @@ class StreetWorld:
             point, heading = road.at(start + speed * second)
             drift = lateral + 0.15 * math.sin(0.3 * second)
             x, y = point + drift * left_of(heading)
-            poses.append(standing_frame(self.ground.relief, x, y, heading) @ lean.at(second))
+            poses.append(standing_frame(self.ground.relief, x, y, heading) @ self.lean.at(second))
         return np.stack(poses)
 
 
