@@ -183,8 +183,8 @@ def reconstruct(
     observed = _observe(model, sets, config, watch)
     with watch.stage("cameras"):
         located = _locate(sets, observed.raw, config)
-    grid_from_world = _grid_from_world(located, config.window.anchor)
-    ground = _ground(located.seen, grid_from_world, config.voxels)
+        grid_from_world = _grid_from_world(located, config.window.anchor)
+        ground = _ground(located.seen, grid_from_world, config.voxels)
     frame = (grid_from_world, ground)
     fusion = Fusion(config.voxels, located.seen.points_world.device)
     parts = []
