@@ -150,18 +150,28 @@ def with_overrides(config: OccAnyConfig, assignments: list[str]) -> OccAnyConfig
     Raises:
         ConfigError: No `=`, or something `from_flat` refuses.
     """
-    values = {}
-    for assignment in assignments:
-        path, separator, text = assignment.partition("=")
-        if not separator:
-            raise ConfigError(
-                f"--set {assignment!r} has no '='; write for example voxels.resolution=0.2"
-            )
-        try:
-            values[path.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {assignment!r} is not valid YAML: {error}") from error
+    example = "voxels.resolution=0.2"
+    values = dict(read_assignment(assignment, example) for assignment in assignments)
     return from_flat(values, config, "--set")
+
+
+def read_assignment(assignment: str, example: str) -> tuple[str, object]:
+    """Split a `path=value` text and read the value as YAML.
+
+    Args:
+        assignment: As given on the command line.
+        example: A right one, for the message.
+
+    Raises:
+        ConfigError: No `=`, or a value that is not YAML.
+    """
+    path, separator, text = assignment.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {assignment!r} has no '='; write for example {example}")
+    try:
+        return path.strip(), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {assignment!r} is not valid YAML: {error}") from error
 
 
 def dump_config(config: OccAnyConfig) -> str:

@@ -8,8 +8,7 @@ import types
 import typing
 from typing import Any, TypeVar
 
-import yaml
-
+from occany_core.config import read_assignment
 from occany_core.errors import ConfigError
 
 Tree = TypeVar("Tree")
@@ -24,16 +23,8 @@ def with_overrides(recipe: Tree, assignments: list[str]) -> Tree:
         ConfigError: No `=`, no such place, a value of another type, or one that is refused.
     """
     for assignment in assignments:
-        path, separator, text = assignment.partition("=")
-        if not separator:
-            raise ConfigError(
-                f"--set {assignment!r} has no '='; write for example objective.pose=0"
-            )
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {assignment!r} is not valid YAML: {error}") from error
-        recipe = _replaced(recipe, path.strip().split("."), value, path.strip())
+        path, value = read_assignment(assignment, "objective.pose=0")
+        recipe = _replaced(recipe, path.split("."), value, path)
     return recipe
 
 
