@@ -17,6 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from occany_core import pointmaps, rigid
+from occany_core.calibration import calibration_of, calibration_of_novel, check_calibration
 from occany_core.checkpoints import Model
 from occany_core.config import CalibrationConfig, OccAnyConfig, VoxelsConfig
 from occany_core.errors import InputError
@@ -131,24 +132,14 @@ def encode(model: Model, views: list[View], config: OccAnyConfig) -> EncodedSet:
         InputError: No views, an unusable picture or K, or calibration that is required and
             missing.
     """
-    _check_calibration(views, config.calibration)
+    check_calibration(views, config.calibration)
     batch = prepare(views, config.images.width or model.network.config.picture_width)
+    cameras = calibration_of(views, batch, config.calibration)
     with compute_dtype(model, config):
-        tokens = model.network.encode(batch.images[None].to(model.device))
+        tokens = model.network.encode(
+            batch.images[None].to(model.device), cameras and cameras.to(model.device)
+        )
     return EncodedSet(tuple(views), batch, tokens)
-
-
-def _check_calibration(views: list[View], calibration: CalibrationConfig) -> None:
-    if calibration.use != "required":
-        return
-    for index, view in enumerate(views):
-        missing = [name for name in ("K", "rig_from_cam") if getattr(view, name) is None]
-        if missing:
-            raise InputError(
-                f"view {index} ({view.camera or 'unnamed camera'}) has no "
-                f"{' and no '.join(missing)}, but calibration.use is required; give it, or set "
-                "calibration.use to auto"
-            )
 
 
 @torch.inference_mode()
@@ -333,8 +324,12 @@ def _render_novel(
                 tokens.append(model.network.tokenize(projected))
         with watch.stage("render_novel"), compute_dtype(model, config):
             raw = model.network.render_novel(
-                torch.cat(tokens, dim=1), observed.tokens, observed.memory, with_segmentation=False
-            )
+                torch.cat(tokens, dim=1), observed.tokens, observed.memory,
+                calibration_of_novel(chunk, located.rig_from_reference)
+                if located.is_calibrated
+                else None,
+                with_segmentation=False,
+            )  # fmt: skip
         maps = pointmaps.of_scene(raw)
         if located.is_calibrated:
             maps = pointmaps.calibrate(maps, chunk.K, chunk.world_from_cam)

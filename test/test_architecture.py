@@ -28,7 +28,7 @@ TOP_LEVEL = """
 
 LEAVES = {"errors", "config", "rigid", "camera"}
 GEOMETRY = LEAVES | {"pointmaps", "poses", "novel_views", "projection", "voxels", "rig_poses"}
-CHAIN = GEOMETRY | {"images", "calibrated_images", "network", "checkpoints"}
+CHAIN = GEOMETRY | {"images", "calibrated_images", "calibration", "network", "checkpoints"}
 LIBRARY = CHAIN | {"pipeline", "stream", "grid_fields", "grid_codec"}
 
 ALLOWED = {  # part of occany_core: the parts it may import, besides itself
@@ -39,10 +39,11 @@ ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "camera": {"errors", "rigid"},
     "images": LEAVES,
     "calibrated_images": LEAVES | {"images"},
-    "network": {"errors"},  # knows tensors; no files, poses or grids
+    "network": {"errors", "camera", "rigid"},  # knows tensors; no files, no grids
     "checkpoints": {"errors", "config", "network"},
     "pointmaps": LEAVES | {"network"},  # only the type of what the network returns, see below
     "poses": LEAVES | {"pointmaps"},
+    "calibration": LEAVES | {"images", "network", "poses"},
     "novel_views": LEAVES | {"pointmaps", "poses"},
     "projection": LEAVES,
     "voxels": LEAVES | {"pointmaps", "poses"},
@@ -66,8 +67,8 @@ ONLY_THESE_NAMES = {("pointmaps", "network"): {"RawMaps"}}
 
 # Inside network/: each may import those before it.
 NETWORK_ORDER = """
-    config rope memory convolutions attention encoder decoder heads novel_view_encoder
-    prompt_decoder occany __init__
+    config rope memory convolutions attention point_activation known_cameras encoder decoder heads
+    novel_view_encoder prompt_decoder occany __init__
 """.split()
 
 CORE_PACKAGES = {"torch", "numpy", "yaml", "safetensors", "jaxtyping", "PIL"}

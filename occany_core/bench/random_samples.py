@@ -15,6 +15,8 @@ FOCAL_SHARE = 0.7
 SPREAD = 2.0
 """Of camera positions [m]."""
 INSTANCES = 8
+MOUNTED = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.6], [0, 0, 0, 1]], np.float32)
+"""`rig_from_cam` of all cameras: forward, 1.6 m up."""
 
 
 def random_pack(recipe: Recipe, samples: int) -> Pack:
@@ -46,6 +48,7 @@ def random_pack(recipe: Recipe, samples: int) -> Pack:
         rays=np.broadcast_to(rays, (*shape, 2)),
         focal_px=np.full((samples, views), focal_px, np.float32),
         reference_from_cam=poses,
+        rig_from_cam=np.tile(MOUNTED, (*pictures, 1, 1)),
         **(_labels(pictures, height, width, rng) if recipe.needs_labels else {}),
     )
 

@@ -71,6 +71,8 @@ class NetworkConfig:
     what changes is how they are learnt."""
     rgb_head: bool = True
     """The released files carry a colour head that inference never evaluates."""
+    calibration: bool = False
+    """Whether the network is told what is known of the cameras (`known_cameras.py`)."""
     picture_width: int = 512
     """Long side of the pictures the weights were trained for [px]."""
 
@@ -84,6 +86,16 @@ class NetworkConfig:
                 raise ConfigError(
                     f"network {name} is {value!r}; it must be one of {', '.join(known)}"
                 )
+        if self.calibration and (self.stem, self.point_head) != ("convolutional",) * 2:
+            raise ConfigError(
+                "network calibration needs stem and point_head to be convolutional; they are "
+                f"{self.stem} and {self.point_head}"
+            )
+        if self.calibration and self.point_activation != "norm_exp":
+            raise ConfigError(
+                "network calibration needs point_activation to be norm_exp; it is "
+                f"{self.point_activation}"
+            )
         in_order = tuple(one for one in SEGMENTATION_LEVELS if one in self.conditioning_levels)
         if self.conditioning_levels != in_order:
             raise ConfigError(
@@ -142,5 +154,6 @@ def tiny() -> NetworkConfig:
         conditioning_levels=("fine",),
         prompt_classes=18,
         rgb_head=False,
+        calibration=True,
         picture_width=144,
     )

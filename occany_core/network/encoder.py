@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from occany_core.network.attention import NORM_EPS, TransformerBlock, xavier_linear
 from occany_core.network.config import NetworkConfig
 from occany_core.network.convolutions import ResidualConv
+from occany_core.network.known_cameras import KnownCameras, SightEmbedding
 from occany_core.network.rope import RotaryTable, grid_positions
 
 STEM_WIDTHS = (48, 96)
@@ -36,14 +37,20 @@ class PatchStem(nn.Module):
         super().__init__()
         self.proj = nn.Conv2d(3, width, patch_size, patch_size)
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, images: Float[Tensor, "B 3 H W"], cameras: KnownCameras | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        del cameras
         return self.proj(images), []
 
 
 class ConvolutionalStem(nn.Module):
-    """Colour and pixel coordinates to 1/16 resolution in four halvings."""
+    """Colour and pixel coordinates to 1/16 resolution in four halvings.
 
-    def __init__(self, width: int) -> None:
+    Where the cameras may be known, what pixels see joins in at 1/4.
+    """
+
+    def __init__(self, width: int, *, calibration: bool) -> None:
         super().__init__()
         quarter, eighth = STEM_WIDTHS
         self.quarter = nn.Sequential(
@@ -52,15 +59,20 @@ class ConvolutionalStem(nn.Module):
             nn.Conv2d(32, quarter, 3, 2, 1),
             ResidualConv(quarter),
         )
+        self.sight = SightEmbedding(quarter) if calibration else None
         self.eighth = nn.Sequential(
             nn.Conv2d(quarter, eighth, 3, 2, 1), ResidualConv(eighth), ResidualConv(eighth)
         )
         self.sixteenth = nn.Sequential(nn.Conv2d(eighth, width, 3, 2, 1), ResidualConv(width))
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, images: Float[Tensor, "B 3 H W"], cameras: KnownCameras | None
+    ) -> tuple[Tensor, list[Tensor]]:
         batch, _, height, width = images.shape
         coordinates = pixel_coordinates(height, width, images.device).to(images.dtype)
         quarter = self.quarter(torch.cat((images, coordinates.expand(batch, -1, -1, -1)), dim=1))
+        if self.sight is not None and cameras is not None:
+            quarter = quarter + self.sight(cameras, quarter.shape[-2:], block=4)
         eighth = self.eighth(quarter)
         return self.sixteenth(eighth), [quarter, eighth]
 
@@ -76,7 +88,7 @@ class Encoder(nn.Module):
         self.stem = (
             PatchStem(dims.width, config.patch_size)
             if config.stem == "patch"
-            else ConvolutionalStem(dims.width)
+            else ConvolutionalStem(dims.width, calibration=config.calibration)
         )
         self.blocks = nn.ModuleList(
             TransformerBlock(dims.width, dims.heads) for _ in range(dims.depth)
@@ -84,17 +96,20 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(dims.width, eps=NORM_EPS)
         self.blocks.apply(xavier_linear)
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, images: Float[Tensor, "B 3 H W"], cameras: KnownCameras | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         """Encode prepared pictures.
 
         Args:
             images: Values in [-1, 1]; sides are multiples of the patch size.
+            cameras: Of the same views, for networks that are told.
 
         Returns:
             Tokens (B, N, D), row-major patches; and the stem's finer maps [(B, 48, H/4, W/4),
             (B, 96, H/8, W/8)], or an empty list for the patch stem.
         """
-        features, finer = self.stem(images)
+        features, finer = self.stem(images, cameras)
         tokens = features.flatten(2).transpose(1, 2).float()  # residual sums stay float32
         positions = grid_positions(*features.shape[-2:], images.device)
         rotary = RotaryTable(positions, self.head_width)

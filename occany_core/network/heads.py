@@ -5,7 +5,6 @@
 N + 1 with the pose token, `D` decoder width.
 """
 
-import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -18,9 +17,13 @@ from occany_core.network.attention import Mlp
 from occany_core.network.config import NetworkConfig
 from occany_core.network.convolutions import ResidualConv
 from occany_core.network.encoder import STEM_WIDTHS
+from occany_core.network.known_cameras import KnownCameras, SightEmbedding
+from occany_core.network.point_activation import confidence_from_logit, exponential_points
 
 POINT_CHANNELS = 7
 """World x, y, z; camera x, y, z; confidence logit."""
+KNOWN_CHANNELS = 7
+"""Of known cameras: what `KnownCameras.place` takes; confidence logit."""
 MAX_LOG_LENGTH = 10.0
 """`norm_exp` points end at expm1 of this (22 km), so that float32 never overflows."""
 
@@ -58,9 +61,13 @@ class LinearPointHead(nn.Module):
         self.proj = nn.Linear(config.decoder.width, POINT_CHANNELS * config.patch_size**2)
 
     def forward(
-        self, features: Float[Tensor, "B N D"], grid: tuple[int, int], finer: list[Tensor]
+        self,
+        features: Float[Tensor, "B N D"],
+        grid: tuple[int, int],
+        finer: list[Tensor],
+        cameras: KnownCameras | None = None,
     ) -> Float[Tensor, "B 7 H W"]:
-        del finer
+        del finer, cameras
         return pixel_shuffle(self.proj(features), grid, self.patch_size)
 
 
@@ -69,7 +76,8 @@ class ConvolutionalPointHead(nn.Module):
 
     The prior is a map of mean log-points over the pixel coordinates of
     `encoder.pixel_coordinates`, so that it fits pictures of any size and aspect. Where the stem
-    offers finer maps of the picture they are merged in; novel views have none.
+    offers finer maps of the picture they are merged in; novel views have none. Where cameras are
+    known (`KnownCameras`) points stay on their rays, and the level ground is the prior.
     """
 
     PRIOR_ROWS, PRIOR_COLUMNS = 20, 36
@@ -82,9 +90,12 @@ class ConvolutionalPointHead(nn.Module):
         self.to_quarter = nn.Conv2d(eighth, quarter, 1)
         self.refine_quarter = nn.Sequential(ResidualConv(quarter), ResidualConv(quarter))
         self.out = nn.Conv2d(quarter, POINT_CHANNELS, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.known_out = nn.Conv2d(quarter, KNOWN_CHANNELS, 1) if config.calibration else None
+        for out in filter(None, (self.out, self.known_out)):
+            nn.init.zeros_(out.weight)
+            nn.init.zeros_(out.bias)
         self.has_picture = has_picture
+        self.sight = SightEmbedding(quarter) if config.calibration and not has_picture else None
         self.register_buffer("prior", torch.zeros(1, 7, self.PRIOR_ROWS, self.PRIOR_COLUMNS))
 
     def prior_for(self, height: int, width: int) -> Float[Tensor, "1 7 height width"]:
@@ -97,20 +108,64 @@ class ConvolutionalPointHead(nn.Module):
         return F.grid_sample(self.prior, where[None], padding_mode="border", align_corners=False)
 
     def quarter(
-        self, features: Float[Tensor, "B N D"], grid: tuple[int, int], finer: list[Tensor]
+        self,
+        features: Float[Tensor, "B N D"],
+        grid: tuple[int, int],
+        finer: list[Tensor],
+        cameras: KnownCameras | None = None,
     ) -> Float[Tensor, "B 7 h4 w4"]:
         """Predict at 1/4 resolution; training compares here."""
+        return self._placed(self._changes(features, grid, finer, cameras), cameras, block=4)
+
+    def forward(
+        self,
+        features: Float[Tensor, "B N D"],
+        grid: tuple[int, int],
+        finer: list[Tensor],
+        cameras: KnownCameras | None = None,
+    ) -> Float[Tensor, "B 7 H W"]:
+        changes = self._changes(features, grid, finer, cameras)
+        full = F.interpolate(changes, scale_factor=4, mode="bilinear", align_corners=False)
+        return self._placed(full, cameras, block=1)
+
+    def _changes(
+        self,
+        features: Float[Tensor, "B N D"],
+        grid: tuple[int, int],
+        finer: list[Tensor],
+        cameras: KnownCameras | None,
+    ) -> Float[Tensor, "B channels h4 w4"]:
+        """Return what is to be added to the priors: of unknown cameras, then of known ones."""
         x = features.transpose(1, 2).unflatten(2, grid)
         quarter, eighth = finer if self.has_picture else (0.0, 0.0)
         x = self.refine_eighth(_double(self.to_eighth(x)) + eighth)
-        x = self.refine_quarter(_double(self.to_quarter(x)) + quarter)
-        return self.out(x) + self.prior_for(*x.shape[-2:])
+        x = _double(self.to_quarter(x)) + quarter
+        if self.sight is not None and cameras is not None:
+            x = x + self.sight(cameras, x.shape[-2:], block=4)
+        x = self.refine_quarter(x)
+        if self.known_out is None or cameras is None:
+            return self.out(x)
+        return torch.cat((self.out(x), self.known_out(x)), dim=1)
 
-    def forward(
-        self, features: Float[Tensor, "B N D"], grid: tuple[int, int], finer: list[Tensor]
-    ) -> Float[Tensor, "B 7 H W"]:
-        raw = self.quarter(features, grid, finer)
-        return F.interpolate(raw, scale_factor=4, mode="bilinear", align_corners=False)
+    def _placed(
+        self, changes: Float[Tensor, "B channels h w"], cameras: KnownCameras | None, block: int
+    ) -> Float[Tensor, "B 7 h w"]:
+        """Add the priors."""
+        prior = self.prior_for(*changes.shape[-2:])
+        guessed = changes[:, :POINT_CHANNELS] + prior
+        if changes.shape[1] == POINT_CHANNELS:
+            return guessed
+        said = changes[:, POINT_CHANNELS:]
+        placed = cameras.place(said[:, :-1], block)
+        known = cameras.is_known.flatten()[:, None, None, None]
+        return torch.where(known, torch.cat((placed, said[:, -1:]), dim=1), guessed)
+
+    @torch.no_grad()
+    def shift_confidence(self, logit: float) -> None:
+        """Add to the confidence logits of every prediction."""
+        self.prior[:, -1] += logit
+        if self.known_out is not None:
+            self.known_out.bias[-1] += logit
 
 
 def _double(x: Tensor) -> Tensor:
@@ -243,6 +298,7 @@ class Heads(nn.Module):
         grid: tuple[int, int],
         finer: tuple[Float[Tensor, "B V C h w"], ...],
         with_segmentation: bool,
+        cameras: KnownCameras | None = None,
     ) -> RawMaps:
         """Run all heads that inference needs, in float32 whatever the network computes in.
 
@@ -251,12 +307,13 @@ class Heads(nn.Module):
             grid: Patch rows and columns.
             finer: Maps of the convolutional stem, or empty.
             with_segmentation: Whether the promptable levels are wanted.
+            cameras: Of the same views, for networks that are told.
         """
         sizes = features.shape[:2]
         with _full_precision(features.device):
             flat = features.float().flatten(0, 1)
             finer = [part.float().flatten(0, 1) for part in finer]
-            raw = self.raw_points(flat, grid, finer)
+            raw = self.raw_points(flat, grid, finer, cameras)
             raw = raw.permute(0, 2, 3, 1).unflatten(0, sizes)  # (B, V, H, W, 7)
             levels = self.segmentation_levels(flat, grid, finer) if with_segmentation else ()
             return RawMaps(
@@ -268,10 +325,14 @@ class Heads(nn.Module):
             )
 
     def raw_points(
-        self, features: Float[Tensor, "B T D"], grid: tuple[int, int], finer: list[Tensor]
+        self,
+        features: Float[Tensor, "B T D"],
+        grid: tuple[int, int],
+        finer: list[Tensor],
+        cameras: KnownCameras | None = None,
     ) -> Float[Tensor, "B 7 H W"]:
         """Return the seven channels before activation."""
-        return self.points(features[:, 1:] + self.point_token, grid, finer)
+        return self.points(features[:, 1:] + self.point_token, grid, finer, cameras)
 
     def segmentation_levels(
         self, features: Float[Tensor, "B T D"], grid: tuple[int, int], finer: list[Tensor]
@@ -297,33 +358,8 @@ def _task_token(config: NetworkConfig) -> nn.Parameter | float:
     return nn.Parameter(torch.randn(1, 1, config.decoder.width)) if config.task_tokens else 0.0
 
 
-def exponential_points(
-    raw: Float[Tensor, "*batch 3"], longest: float | None
-) -> Float[Tensor, "*batch 3"]:
-    """Apply `norm_exp`: direction times expm1 of the length, in metres.
-
-    Args:
-        raw: Three channels of the point head.
-        longest: Longer ones end here; None is the released function, which can overflow.
-    """
-    length = raw.norm(dim=-1, keepdim=True).clamp_min(1e-8)
-    limited = length if longest is None else length.clamp_max(longest)
-    return raw / length * torch.expm1(limited)
-
-
 def _full_precision(device: torch.device) -> AbstractContextManager:
     """Return a context without autocast; devices that know none (meta) need none."""
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
-
-
-def log_points(points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-    """Undo `norm_exp`: direction times log1p of the length in metres."""
-    length = points.norm(dim=-1, keepdim=True).clamp_min(1e-8)
-    return points / length * torch.log1p(length)
-
-
-def confidence_from_logit(logit: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """Return 1 + exp(logit), in (1, inf)."""
-    return 1 + torch.exp(logit.clamp_max(math.log(1e6)))

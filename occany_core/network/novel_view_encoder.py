@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from occany_core.network.attention import NORM_EPS, TransformerBlock, xavier_linear
 from occany_core.network.config import SEGMENTATION_LEVELS, NetworkConfig
-from occany_core.network.heads import log_points
+from occany_core.network.point_activation import log_points
 from occany_core.network.rope import RotaryTable, grid_positions
 
 GEOMETRY_CHANNELS = {"points_cam": 3, "points_world": 3, "rgb": 3, "confidence": 1}

@@ -17,6 +17,7 @@ from occany_core.network.config import SEGMENTATION_LEVELS, NetworkConfig
 from occany_core.network.decoder import Decoder
 from occany_core.network.encoder import Encoder
 from occany_core.network.heads import Heads, RawMaps
+from occany_core.network.known_cameras import KnownCameras
 from occany_core.network.memory import SceneMemory
 from occany_core.network.novel_view_encoder import NovelViewEncoder
 from occany_core.network.prompt_decoder import ClassProbe, PromptDecoder
@@ -34,10 +35,17 @@ class Tokens:
     """Maps of the convolutional stem at 1/4 and 1/8 resolution; empty for the patch stem."""
     grid: tuple[int, int]
     """Patch rows and columns."""
+    cameras: KnownCameras | None = None
+    """Of the views, in networks that are told."""
 
     def views(self, picked: slice) -> "Tokens":
         """Return the tokens of some views."""
-        return Tokens(self.tokens[:, picked], tuple(f[:, picked] for f in self.finer), self.grid)
+        return Tokens(
+            self.tokens[:, picked],
+            tuple(f[:, picked] for f in self.finer),
+            self.grid,
+            self.cameras and self.cameras.views(picked),
+        )
 
     @staticmethod
     def joined(parts: "list[Tokens]") -> "Tokens":
@@ -47,6 +55,7 @@ class Tokens:
             torch.cat([part.tokens for part in parts], dim=1),
             tuple(torch.cat(maps, dim=1) for maps in finer),
             parts[0].grid,
+            parts[0].cameras and KnownCameras.joined([part.cameras for part in parts]),
         )
 
 
@@ -68,15 +77,28 @@ class OccAnyNetwork(nn.Module):
             self.prompt_decoder = PromptDecoder(config.segmentation_dims)
             self.class_probe = ClassProbe(config.segmentation_dims[-1], config.prompt_classes)
 
-    def encode(self, images: Float[Tensor, "B V 3 H W"]) -> Tokens:
-        """Encode prepared pictures; views are independent."""
+    def encode(
+        self, images: Float[Tensor, "B V 3 H W"], cameras: KnownCameras | None = None
+    ) -> Tokens:
+        """Encode prepared pictures; views are independent.
+
+        Args:
+            images: Values in [-1, 1].
+            cameras: Of the views; None where nothing is known. Networks without
+                `config.calibration` do not look at it.
+        """
         batch, views, _, height, width = images.shape
-        tokens, finer = self.encoder(images.flatten(0, 1))
+        if not self.config.calibration:
+            cameras = None
+        elif cameras is None:
+            cameras = KnownCameras.unknown(batch, views, images.device)
+        tokens, finer = self.encoder(images.flatten(0, 1), cameras)
         patch = self.config.patch_size
         return Tokens(
             tokens.unflatten(0, (batch, views)),
             tuple(f.unflatten(0, (batch, views)) for f in finer),
             (height // patch, width // patch),
+            cameras,
         )
 
     def update_memory(self, tokens: Tokens, memory: SceneMemory | None = None) -> SceneMemory:
@@ -121,7 +143,9 @@ class OccAnyNetwork(nn.Module):
         with_segmentation: bool = True,
     ) -> RawMaps:
         """Run the heads on decoder features of observed views."""
-        return self.heads.maps(features, tokens.grid, tokens.finer, with_segmentation)
+        return self.heads.maps(
+            features, tokens.grid, tokens.finer, with_segmentation, tokens.cameras
+        )
 
     def conditioning(
         self, levels: tuple[Float[Tensor, "B V C s s"], ...]
@@ -140,13 +164,24 @@ class OccAnyNetwork(nn.Module):
         tokens: Float[Tensor, "B V N E"],
         observed: Tokens,
         memory: SceneMemory,
+        cameras: KnownCameras | None = None,
         *,
         with_segmentation: bool = True,
     ) -> RawMaps:
-        """Render novel views from their tokens and the observed views' memory (spec 11)."""
+        """Render novel views from their tokens and the observed views' memory (spec 11).
+
+        Args:
+            tokens: From `tokenize`.
+            observed: The observed views.
+            memory: Of them.
+            cameras: Of the novel views; None where the observed ones are not known.
+            with_segmentation: Whether the promptable levels are wanted.
+        """
+        if not self.config.calibration:
+            cameras = None
         encoded = self.novel_view_encoder(tokens, observed.grid, observed.tokens)
         features = self.novel_view_decoder.render(encoded, observed.grid, memory)
-        return self.novel_view_heads.maps(features, observed.grid, (), with_segmentation)
+        return self.novel_view_heads.maps(features, observed.grid, (), with_segmentation, cameras)
 
 
 def _groups(tokens: Tokens, *, is_first: bool) -> Iterator[Float[Tensor, "B V N D"]]:

@@ -34,7 +34,8 @@ class Sample:
     """V = 15 rendered views and N = 18 novel views, in this order.
 
     rgb (V,H,W,3) uint8; depth (V+N,H,W) float16 z-depth in metres, 0 where unknown; K (V+N,3,3)
-    float32 pixels; reference_from_cam (V+N,4,4) float32; seconds (V+N,) float32.
+    float32 pixels; reference_from_cam (V+N,4,4) float32; rig_from_cam (V,4,4) float32, the
+    mounting of each rendered view's camera on its vehicle; seconds (V+N,) float32.
 
     What the segmentation teacher needs of the rendered views: semantics (V,H,W) uint8
     `SemanticClass`; instance (V,H,W) int32, 0 where ground or sky; normal (V,H,W,3) float32,
@@ -46,6 +47,7 @@ class Sample:
     depth: np.ndarray
     K: np.ndarray
     reference_from_cam: np.ndarray
+    rig_from_cam: np.ndarray
     seconds: np.ndarray
     semantics: np.ndarray
     instance: np.ndarray
@@ -103,6 +105,7 @@ def training_sample(
         depth=np.where(known, depth, 0).astype(np.float16),
         K=np.stack(views.K + novel.K).astype(np.float32),
         reference_from_cam=np.stack(poses).astype(np.float32),
+        rig_from_cam=np.stack([c.rig_from_cam for c in _cameras(rig)]).astype(np.float32),
         seconds=np.array(views.seconds + novel.seconds, np.float32),
         semantics=seen.semantics.cpu().numpy().astype(np.uint8),
         instance=seen.instance.cpu().numpy().astype(np.int32),
@@ -134,18 +137,21 @@ def is_blocked(depth: torch.Tensor, allowed_share: float) -> bool:
 
 
 def _rendered_views(world: StreetWorld, rig: list[RigCamera]) -> _Views:
-    times = np.arange(5) * FRAME_INTERVAL
-    poses = world.ego_poses(times)
-    front = rig[0]
+    poses = world.ego_poses(np.arange(5) * FRAME_INTERVAL)
+    cameras, instants = _cameras(rig), [0] * 6 + [1] * 6 + [2, 3, 4]
     return _Views(
-        K=[camera.K for camera in rig] * 2 + [front.K] * 3,
+        K=[camera.K for camera in cameras],
         world_from_cam=[
-            *(poses[0] @ camera.rig_from_cam for camera in rig),
-            *(poses[1] @ camera.rig_from_cam for camera in rig),
-            *(poses[i] @ front.rig_from_cam for i in (2, 3, 4)),
+            poses[instant] @ camera.rig_from_cam
+            for camera, instant in zip(cameras, instants, strict=True)
         ],
-        seconds=[0.0] * 6 + [0.5] * 6 + [1.0, 1.5, 2.0],
+        seconds=[FRAME_INTERVAL * instant for instant in instants],
     )
+
+
+def _cameras(rig: list[RigCamera]) -> list[RigCamera]:
+    """The camera of each rendered view."""
+    return [*rig, *rig, *rig[:1] * 3]
 
 
 def _novel_views(views: _Views, rng: np.random.Generator) -> _Views:

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from occany_core import rigid
+from occany_core import camera, rigid
+from occany_core.network import KnownCameras
 from occany_core.training.pack import LABELS, WHOLE_NORMAL
 from occany_core.training.pool import Pool
 from occany_core.training.recipe import Draw, Recipe, Stage
@@ -60,11 +61,15 @@ class Batch:
     is_rig: bool
     """The views are those of a rig at one instant."""
     is_calibrated: bool
-    """Whether rendering starts from points on true rays and poses."""
+    """Whether the network is told the cameras, and rendering starts from points on true rays and
+    poses."""
     observed: Targets
     novel: Targets | None
     novel_images: Float[Tensor, "B R 3 H W"] | None
     """Of held-out views; nobody photographed the others."""
+    cameras: KnownCameras
+    """Of the observed views, as the network may be told them."""
+    novel_cameras: KnownCameras | None
     samples: tuple[int, ...]
     """Places in the pool, to name in messages."""
     seed: int = 0
@@ -131,7 +136,7 @@ class BatchSampler:
         chosen = choose_views(draw, stage, scenes * ranks, count, rng)
         picks = rng.integers(len(self.pool), size=scenes * ranks)
         changes = _Changes.draw(rng, scenes * ranks)
-        is_calibrated = draw.kind == "surround" or bool(rng.random() < 0.5)
+        is_calibrated = draw.kind == "surround" or bool(rng.random() < self.recipe.calibrated)
         mine = slice(rank * scenes, (rank + 1) * scenes)
         observed, novel_views = chosen.observed[mine], chosen.novel[mine]
         self.pool.used_views += observed.size * ranks
@@ -155,17 +160,41 @@ class BatchSampler:
         seen, unseen = torch.from_numpy(observed), torch.from_numpy(novel)
         pictures = self.pool.parts["rgb"].shape[1]
         has_pictures = novel.size > 0 and novel.max() < pictures
+        targets = self._targets(samples, seen, reference, changes)
+        unseen_targets = self._targets(samples, unseen, reference, changes) if novel.size else None
+        mountings = changes.mountings(self._take("rig_from_cam", samples, seen))
+        cameras = self._cameras(targets, mountings, is_calibrated)
         return Batch(
             images=changes.pictures(self._take("rgb", samples, seen)),
             is_rig=draw.kind == "surround",
             is_calibrated=is_calibrated,
-            observed=self._targets(samples, seen, reference, changes),
-            novel=self._targets(samples, unseen, reference, changes) if novel.size else None,
+            observed=targets,
+            novel=unseen_targets,
             novel_images=(
                 changes.pictures(self._take("rgb", samples, unseen)) if has_pictures else None
             ),
+            cameras=cameras,
+            novel_cameras=(
+                None
+                if unseen_targets is None
+                else replace(
+                    self._cameras(
+                        unseen_targets,
+                        mountings[:, :1] @ unseen_targets.world_from_cam,
+                        is_calibrated,
+                    ),
+                    rig_from_reference=mountings[:, :1],
+                )
+            ),
             samples=tuple(picks.tolist()),
         )
+
+    def _cameras(
+        self, targets: Targets, rig_from_cam: Float[Tensor, "B V 4 4"], is_known: bool
+    ) -> KnownCameras:
+        K = centred_pinhole(targets.focal_px, *self.recipe.picture)
+        known = torch.full(K.shape[:2], is_known, device=K.device)
+        return KnownCameras(K, rig_from_cam, known)
 
     def _take(self, name: str, samples: Tensor, views: Tensor) -> Tensor:
         taken = self.pool.take(name, samples, views)
@@ -211,6 +240,15 @@ class BatchSampler:
             normal=changes.points(normal.float() / WHOLE_NORMAL @ rotation.transpose(-1, -2)),
             centres=changes.mirrored(centres),
         )
+
+
+def centred_pinhole(
+    focal_px: Float[Tensor, "B V"], height: int, width: int
+) -> Float[Tensor, "B V 3 3"]:
+    """Return K [px] of rendered pictures, whose principal point is the picture's true centre."""
+    K = camera.pinhole(focal_px, height, width)
+    K[..., :2, 2] -= 0.5
+    return K
 
 
 def points_on_rays(
@@ -269,6 +307,12 @@ class _Changes:
         """Mirror points [m] in a list."""
         x, y, z = points.unbind(-1)
         return torch.stack((x * self._sign().view(-1, *(1,) * (x.dim() - 1)), y, z), dim=-1)
+
+    def mountings(self, rig_from_cam: Float[Tensor, "B V 4 4"]) -> Float[Tensor, "B V 4 4"]:
+        """Mirror y of the rig and x of the camera."""
+        signs = torch.ones(2, len(rig_from_cam), 4, device=rig_from_cam.device)
+        signs[0, :, 1] = signs[1, :, 0] = self._sign()
+        return signs[0, :, None, :, None] * rig_from_cam * signs[1, :, None, None, :]
 
     def poses(self, poses: Float[Tensor, "B V 4 4"]) -> Float[Tensor, "B V 4 4"]:
         """Mirror x in both frames: S T S with S = diag(-1, 1, 1, 1)."""

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from occany_core import camera, rigid
 from occany_core.errors import ConfigError
-from occany_core.network import OccAnyNetwork, RawMaps, SceneMemory, Tokens
-from occany_core.network.heads import Heads, confidence_from_logit
+from occany_core.network import KnownCameras, OccAnyNetwork, RawMaps, SceneMemory, Tokens
+from occany_core.network.heads import Heads
+from occany_core.network.point_activation import confidence_from_logit
 from occany_core.projection import source_features
 from occany_core.training.batches import Batch, Targets
 from occany_core.training.losses import point_loss
@@ -93,7 +94,7 @@ class Learner(nn.Module):
     def _reconstruct(self, batch: Batch) -> Terms:
         network = self.network
         with self._computing(batch.images.device):
-            tokens = network.encode(batch.images)
+            tokens = network.encode(batch.images, batch.cameras)
             if self.objective.both_passes:
                 memory, online = network.update_memory_online(tokens)
                 passes = [online]
@@ -101,7 +102,9 @@ class Learner(nn.Module):
                 memory, passes = network.update_memory(tokens), []
             passes.append(network.decoder.render(tokens.tokens, tokens.grid, memory))
         terms = [
-            self._compare(network.heads, (features, tokens.grid, tokens.finer), batch)
+            self._compare(
+                network.heads, (features, tokens.grid, tokens.finer), batch, tokens.cameras
+            )
             for features in passes
         ]
         means = [
@@ -114,7 +117,7 @@ class Learner(nn.Module):
         network = self.network
         with self._computing(batch.images.device):
             with torch.no_grad():
-                tokens = network.encode(batch.images)
+                tokens = network.encode(batch.images, batch.cameras)
                 memory = network.update_memory(tokens)
                 seen = network.render(tokens, memory)
                 levels = network.conditioning(seen.segmentation)
@@ -123,17 +126,24 @@ class Learner(nn.Module):
                 network.tokenize(projected), tokens.grid, tokens.tokens
             )
             features = network.novel_view_decoder.render(novel, tokens.grid, memory)
-        terms = self._compare(network.novel_view_heads, (features, tokens.grid, ()), batch)
+        cameras = tokens.cameras and batch.novel_cameras
+        terms = self._compare(
+            network.novel_view_heads, (features, tokens.grid, ()), batch, cameras
+        )
         if self.objective.distillation == 0 or batch.novel_images is None:
             return terms
         with torch.no_grad(), self._computing(batch.images.device):
-            truth = network.encode(batch.novel_images).tokens
+            truth = network.encode(batch.novel_images, batch.novel_cameras).tokens
         distillation = encoder_distillation(novel.float(), truth.float())
         total = terms.total + self.objective.distillation * distillation
         return terms._replace(total=total, distillation=distillation.detach())
 
     def _compare(
-        self, heads: Heads, seen: tuple[Tensor, tuple[int, int], tuple[Tensor, ...]], batch: Batch
+        self,
+        heads: Heads,
+        seen: tuple[Tensor, tuple[int, int], tuple[Tensor, ...]],
+        batch: Batch,
+        cameras: KnownCameras | None,
     ) -> Terms:
         """Run heads on decoder features (features, grid, finer maps), and compare."""
         features, grid, finer = seen
@@ -142,7 +152,7 @@ class Learner(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             flat = features.float().flatten(0, 1)
             finer = [part.float().flatten(0, 1) for part in finer]
-            maps = raw_maps(heads, flat, grid, finer, targets.valid.shape[-2:])
+            maps = raw_maps(heads, (flat, grid, finer), cameras, targets.valid.shape[-2:])
             predicted = _pointmaps(heads, maps.unflatten(0, features.shape[:2]))
             points = point_loss(predicted, targets, objective, is_rig=batch.is_rig)
             total, nothing = points.total, points.total.new_zeros(())
@@ -224,9 +234,8 @@ def _check_segmentation(network: OccAnyNetwork, teacher: Teacher | None) -> None
 
 def raw_maps(
     heads: Heads,
-    features: Float[Tensor, "G T D"],
-    grid: tuple[int, int],
-    finer: list[Float[Tensor, "G C h w"]],
+    seen: tuple[Float[Tensor, "G T D"], tuple[int, int], list[Float[Tensor, "G C h w"]]],
+    cameras: KnownCameras | None,
     size: tuple[int, int],
 ) -> Float[Tensor, "G 7 h w"]:
     """Run a point head, and bring its maps to the size of the targets.
@@ -234,10 +243,11 @@ def raw_maps(
     The convolutional head predicts at a quarter of the picture's size; where that is the size of
     the targets, nothing is interpolated.
     """
+    features, grid, finer = seen
     head = heads.points
     if hasattr(head, "quarter") and size == (4 * grid[0], 4 * grid[1]):
-        return head.quarter(features[:, 1:] + heads.point_token, grid, finer)
-    maps = heads.raw_points(features, grid, finer)
+        return head.quarter(features[:, 1:] + heads.point_token, grid, finer, cameras)
+    maps = heads.raw_points(features, grid, finer, cameras)
     if maps.shape[-2:] == size:
         return maps
     return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
@@ -254,16 +264,16 @@ def _pointmaps(heads: Heads, raw: Float[Tensor, "B V 7 h w"]) -> PointmapPredict
 
 def _projected(seen: RawMaps, batch: Batch) -> Float[Tensor, "B R C H W"]:
     """Draw what was reconstructed into the views that are to be rendered."""
-    height, width = batch.images.shape[-2:]
     with torch.autocast(batch.images.device.type, enabled=False):
         points = seen.points_world
         if batch.is_calibrated:
             # Predicted depth on true rays and poses, as the pipeline does for known rigs.
-            K = camera.pinhole(batch.observed.focal_px, height, width)
-            points_cam = camera.backproject(K, seen.points_cam[..., 2].clamp_min(0))
+            points_cam = camera.backproject(batch.cameras.K, seen.points_cam[..., 2].clamp_min(0))
             poses = batch.observed.world_from_cam
             points = rigid.apply(poses, points_cam.flatten(2, 3)).view_as(points_cam)
-        K = camera.pinhole(batch.novel.focal_px, height, width)
+            K = batch.novel_cameras.K
+        else:
+            K = camera.pinhole(batch.novel.focal_px, *batch.images.shape[-2:])
         features = source_features(batch.images, seen.confidence, seen.segmentation)
         return draw_points(points, features, K, batch.novel.world_from_cam)
 
@@ -271,10 +281,11 @@ def _projected(seen: RawMaps, batch: Batch) -> Float[Tensor, "B R C H W"]:
 @torch.no_grad()
 def observed_confidence(network: OccAnyNetwork, batch: Batch) -> Float[Tensor, " P"]:
     """Return the confidence logits of observed surfaces, in float32."""
-    tokens: Tokens = network.encode(batch.images)
+    tokens: Tokens = network.encode(batch.images, batch.cameras)
     memory: SceneMemory = network.update_memory(tokens)
     features = network.decoder.render(tokens.tokens, tokens.grid, memory)
     valid = batch.observed.valid
     flat, finer = features.flatten(0, 1), [part.flatten(0, 1) for part in tokens.finer]
-    maps = raw_maps(network.heads, flat, tokens.grid, finer, valid.shape[-2:])
+    seen = (flat, tokens.grid, finer)
+    maps = raw_maps(network.heads, seen, tokens.cameras, valid.shape[-2:])
     return maps[:, 6][valid.flatten(0, 1)]

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from occany_core.network.heads import log_points
+from occany_core.network.point_activation import log_points
 from occany_core.training.batches import Targets
 from occany_core.training.objectives.pointmaps import (
     PointmapPrediction,

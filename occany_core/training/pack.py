@@ -23,7 +23,7 @@ MOST_INSTANCES = 255
 """Of one sample; those that are seen least are left out, as if they were ground."""
 WHOLE_NORMAL = 127
 """How a component of 1 is stored."""
-MEASURED = ("rgb", "depth", "rays", "focal_px", "reference_from_cam")
+MEASURED = ("rgb", "depth", "rays", "focal_px", "reference_from_cam", "rig_from_cam")
 LABELS = ("semantics", "instance", "normal", "centres")
 
 
@@ -44,6 +44,8 @@ class Pack:
     """(S, A) float32 at network size."""
     reference_from_cam: np.ndarray
     """(S, A, 4, 4) float32; reference = front camera at the first instant [m]."""
+    rig_from_cam: np.ndarray
+    """(S, V, 4, 4) float32; where the camera of each picture is mounted [m]."""
     semantics: np.ndarray | None = None
     """(S, V, H/2, W/2) uint8 `SemanticClass`."""
     instance: np.ndarray | None = None
@@ -98,6 +100,7 @@ def pack_sample(
         "rays": rays.astype(np.float16),
         "focal_px": (K[:, 0, 0] * scale).astype(np.float32),
         "reference_from_cam": sample.reference_from_cam.astype(np.float32),
+        "rig_from_cam": sample.rig_from_cam.astype(np.float32),
     }
     if with_labels:
         rows = _source_pixels(height, LABEL_BLOCK, scale, top)

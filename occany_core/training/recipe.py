@@ -167,6 +167,9 @@ class Recipe:
     bfloat16 on a GPU, and float32 on a CPU, where few are faster otherwise."""
     compile: bool = False
     """torch.compile the blocks of encoder and decoder."""
+    calibrated: float = 0.5
+    """Share of batches of single views and sequences whose cameras count as known, see
+    `Batch.is_calibrated`; those of rigs always do."""
     most_depth: float = 80.0
     """Surfaces farther away are not compared [m]."""
     reuse: float = 6.0

@@ -72,6 +72,7 @@ def tiny() -> Recipe:
             both_passes=False,
         ),
         optimiser=Optimiser(lowest_rate=1e-5, clip=1.0, average=0.999),
+        calibrated=0.7,
     )
 
 

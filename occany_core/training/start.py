@@ -11,7 +11,7 @@ from occany_core.errors import ConfigError
 from occany_core.network import OccAnyNetwork
 from occany_core.network.attention import TransformerBlock
 from occany_core.network.decoder import DecoderBlock
-from occany_core.network.heads import log_points
+from occany_core.network.point_activation import log_points
 from occany_core.training.batches import LEAST_DEPTH, Batch, points_on_rays
 from occany_core.training.learner import observed_confidence
 from occany_core.training.pool import Pool
@@ -131,7 +131,7 @@ def centre_confidence(network: OccAnyNetwork, batches: list[Batch]) -> None:
     Only the order of confidences is learned; this makes thresholds mean the same for every run.
     """
     logits = torch.cat([observed_confidence(network, batch) for batch in batches])
-    network.heads.points.prior[:, 6] -= logits.median()
+    network.heads.points.shift_confidence(-float(logits.median()))
 
 
 def copy_reconstruction(network: OccAnyNetwork) -> None:

@@ -13,7 +13,8 @@ from occany_core import camera, rigid
 from occany_core.errors import ConfigError
 from occany_core.network import NetworkConfig, RawMaps, SceneMemory, Tokens, TransformerDims, tiny
 from occany_core.network.attention import MemoryAttention, SelfAttention
-from occany_core.network.heads import MAX_LOG_LENGTH, Heads, confidence_from_logit, log_points
+from occany_core.network.heads import MAX_LOG_LENGTH, Heads
+from occany_core.network.point_activation import confidence_from_logit, log_points
 from occany_core.network.rope import RotaryTable, grid_positions
 from occany_core.projection import project_points, source_features
 

@@ -55,9 +55,9 @@ def test_a_rig_in_motion(model):
 def test_every_picture_is_encoded_once(model, monkeypatch):
     encode, encoded = model.network.encode, []
 
-    def counted(images):
+    def counted(images, cameras):
         encoded.append(images.shape[1])
-        return encode(images)
+        return encode(images, cameras)
 
     monkeypatch.setattr(model.network, "encode", counted)
     stream = Stream(model, street_config(window__view_sets=4))

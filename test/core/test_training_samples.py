@@ -69,6 +69,7 @@ def test_shapes_and_types(block):
         "rays": ((4, ALL_VIEWS, rows, columns, 2), np.float16),
         "focal_px": ((4, ALL_VIEWS), np.float32),
         "reference_from_cam": ((4, ALL_VIEWS, 4, 4), np.float32),
+        "rig_from_cam": ((4, PICTURES, 4, 4), np.float32),
         "semantics": ((4, PICTURES, HEIGHT // 2, WIDTH // 2), np.uint8),
         "instance": ((4, PICTURES, HEIGHT // 2, WIDTH // 2), np.uint8),
         "normal": ((4, PICTURES, HEIGHT // 2, WIDTH // 2, 3), np.int8),

@@ -13,7 +13,7 @@ from occany_core import camera, rigid
 from occany_core.bench.golden.checklist import Checklist, Stage
 from occany_core.bench.golden.manifest import read_manifests
 from occany_core.bench.golden.reconstruction import activated
-from occany_core.network.heads import confidence_from_logit, exponential_points
+from occany_core.network.point_activation import confidence_from_logit, exponential_points
 from occany_core.network.rope import RotaryTable
 from occany_core.poses import encoding_from_pose, estimate_focal, pose_from_encoding, register
 from occany_core.projection import SourceFeatures, project_points

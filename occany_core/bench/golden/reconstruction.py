@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from occany_core.bench.golden.recorder import Recorder
 from occany_core.network import OccAnyNetwork, RawMaps, SceneMemory, Tokens
 from occany_core.network.decoder import Decoder
-from occany_core.network.heads import Heads, confidence_from_logit, exponential_points
+from occany_core.network.heads import Heads
 from occany_core.network.occany import FIRST_GROUP
+from occany_core.network.point_activation import confidence_from_logit, exponential_points
 from occany_core.network.rope import grid_positions
 from occany_core.poses import estimate_focal, pose_from_encoding, register
 
