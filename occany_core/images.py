@@ -72,6 +72,8 @@ class View:
     """Intrinsics [px] at the size of `rgb`, undistorted; None if unknown."""
     rig_from_cam: Float[np.ndarray, "4 4"] | None = None
     """Mounting on the rig (body axes x forward, y left, z up) [m]; None if unknown."""
+    odom_from_rig: Float[np.ndarray, "4 4"] | None = None
+    """Where the vehicle's own odometry has the rig [m], to take its metres; None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,8 @@ def prepare(views: list[View], long_side: int) -> ImageBatch:
         place = f"view {index} ({view.camera or 'unnamed camera'})"
         check_picture(view.rgb, place)
         _check_intrinsics(view.K, place)
-        _check_mounting(view.rig_from_cam, place)
+        _check_rigid(view.rig_from_cam, f"{place}: rig_from_cam")
+        _check_rigid(view.odom_from_rig, f"{place}: odom_from_rig")
     height, width = network_size(*views[0].rgb.shape[:2], long_side)
     pictures, intrinsics = [], []
     for view in views:
@@ -262,12 +265,12 @@ def _check_intrinsics(K: np.ndarray | None, place: str) -> None:
         )
 
 
-def _check_mounting(rig_from_cam: np.ndarray | None, place: str) -> None:
-    if rig_from_cam is None:
+def _check_rigid(a_from_b: np.ndarray | None, name: str) -> None:
+    if a_from_b is None:
         return
-    usable = _is_finite_matrix(rig_from_cam, 4)
+    usable = _is_finite_matrix(a_from_b, 4)
     if usable:
-        matrix = np.asarray(rig_from_cam, dtype=np.float64)
+        matrix = np.asarray(a_from_b, dtype=np.float64)
         rotation = matrix[:3, :3]
         usable = (
             np.allclose(rotation @ rotation.T, np.eye(3), atol=ROTATION_TOLERANCE)
@@ -276,8 +279,8 @@ def _check_mounting(rig_from_cam: np.ndarray | None, place: str) -> None:
         )
     if not usable:
         raise InputError(
-            f"{place}: rig_from_cam is {rig_from_cam!r}; it must be a finite 4 x 4 rigid motion "
-            "(rotation, metres, last row 0 0 0 1), or None where the mounting is unknown"
+            f"{name} is {a_from_b!r}; it must be a finite 4 x 4 rigid motion "
+            "(rotation, metres, last row 0 0 0 1), or None where it is unknown"
         )
 
 

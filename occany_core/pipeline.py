@@ -19,15 +19,16 @@ from torch import Tensor
 from occany_core import pointmaps, rigid
 from occany_core.calibration import calibration_of, calibration_of_novel, check_calibration
 from occany_core.checkpoints import Model
-from occany_core.config import CalibrationConfig, OccAnyConfig, VoxelsConfig
+from occany_core.config import OccAnyConfig, VoxelsConfig
 from occany_core.errors import InputError
 from occany_core.images import ImageBatch, View, prepare
+from occany_core.location import Located, locate
 from occany_core.network import RawMaps, SceneMemory, Tokens
 from occany_core.novel_views import propose_views
 from occany_core.pointmaps import Pointmaps
-from occany_core.poses import Cameras, estimate_cameras
+from occany_core.poses import Cameras
 from occany_core.projection import SourceFeatures, project_points, source_features
-from occany_core.rig_poses import grid_from_reference, known_cameras
+from occany_core.scale import Scale
 from occany_core.voxels import (
     LEVEL,
     Fusion,
@@ -73,25 +74,15 @@ class Scene:
     """Pose of the rig at each view set; the rig is the grid frame's body at that instant."""
     frame_source: str
     """`extrinsics`, or `assumed level` where the mounting is unknown."""
-    scale_source: str
-    """`model`: metres as the network believes them."""
+    scale: Scale = field(default_factory=Scale)
+    """What makes metres of the network's; `model`: as the network believes them."""
     timings: dict[str, float] = field(default_factory=dict)
     """Seconds per stage."""
 
-
-@dataclass(frozen=True)
-class Located:
-    """Where everything of a window is."""
-
-    seen: Pointmaps
-    """Observed points; on the true rays where the cameras are known."""
-    cameras: Cameras
-    world_from_rig: Float[Tensor, "S 4 4"]
-    frame_source: str
-    rig_from_reference: Float[Tensor, "4 4"]
-    """Mounting of the reference view's camera, known or assumed."""
-    is_calibrated: bool = False
-    """Whether intrinsics and mounting of all cameras are known and used."""
+    @property
+    def scale_source(self) -> str:
+        """Where metres come from, one of `grid_fields.SCALE_SOURCES`."""
+        return self.scale.source
 
 
 @dataclass(frozen=True)
@@ -173,8 +164,9 @@ def reconstruct(
         )
     observed = _observe(model, sets, config, watch)
     with watch.stage("cameras"):
-        located = _locate(sets, observed.raw, config)
-        grid_from_world = _grid_from_world(located, config.window.anchor)
+        intrinsics = [K for one in sets for K in one.batch.K]
+        located = locate([one.views for one in sets], intrinsics, observed.raw, config)
+        grid_from_world = located.grid_from_world(config.window.anchor)
         ground = _ground(located.seen, grid_from_world, config.voxels)
     frame = (grid_from_world, ground)
     fusion = Fusion(config.voxels, located.seen.points_world.device)
@@ -203,76 +195,9 @@ def reconstruct(
         ground=ground,
         world_from_rig=located.world_from_rig.cpu(),
         frame_source=located.frame_source,
-        scale_source="model",
+        scale=located.scale,
         timings=watch.seconds,
     )
-
-
-def _locate(sets: list[EncodedSet], raw: RawMaps, config: OccAnyConfig) -> Located:
-    """Find all cameras: from calibration where known and wanted, else as predicted."""
-    predicted = pointmaps.of_scene(raw)
-    device = predicted.points_cam.device
-    views = [view for one in sets for view in one.views]
-    use = config.calibration.use != "off"
-    intrinsics = [K for one in sets for K in one.batch.K]
-    has_K = use and all(K is not None for K in intrinsics)
-    has_mounting = use and has_K and all(view.rig_from_cam is not None for view in views)
-    if not has_K:
-        cameras = estimate_cameras(
-            predicted.points_world, predicted.points_cam, predicted.confidence
-        )
-        rigs = _rigs_from_first_cameras(sets, cameras, config.calibration)
-        return Located(predicted, cameras, *rigs)
-    K = torch.stack(intrinsics).to(device)
-    if not has_mounting:
-        seen = pointmaps.calibrate(predicted, K, None)
-        poses = estimate_cameras(
-            seen.points_world, seen.points_cam, seen.confidence
-        ).world_from_cam
-        cameras = Cameras(K, poses)
-        rigs = _rigs_from_first_cameras(sets, cameras, config.calibration)
-        return Located(seen, cameras, *rigs)
-    rig_from_cam = torch.stack(
-        [torch.as_tensor(np.asarray(view.rig_from_cam, dtype=np.float32)) for view in views]
-    ).to(device)
-    set_index = torch.tensor([i for i, one in enumerate(sets) for _ in one.views], device=device)
-    on_rays = pointmaps.calibrate(predicted, K, None)
-    world_from_cam, world_from_rig = known_cameras(on_rays, rig_from_cam, set_index)
-    seen = pointmaps.calibrate(predicted, K, world_from_cam)
-    cameras = Cameras(K, world_from_cam)
-    return Located(
-        seen, cameras, world_from_rig, "extrinsics", rig_from_cam[0], is_calibrated=True
-    )
-
-
-def _grid_from_world(located: Located, anchor: str) -> Float[Tensor, "4 4"]:
-    """Place the grid at a rig, or where the network believes the reference view is.
-
-    Parity: the published grids stand at the predicted world frame, from which the estimated pose
-    of the reference view differs a little (spec 9).
-    """
-    if anchor == "reference":
-        return located.rig_from_reference
-    return rigid.invert(located.world_from_rig[0 if anchor == "oldest" else -1])
-
-
-def _rigs_from_first_cameras(
-    sets: list[EncodedSet], cameras: Cameras, calibration: CalibrationConfig
-) -> tuple[Float[Tensor, "S 4 4"], str, Float[Tensor, "4 4"]]:
-    """Take the first camera of every set, at its known or assumed mounting, for the rig's pose."""
-    assumed = grid_from_reference(calibration.camera_height, calibration.camera_pitch_deg)
-    known = [one.views[0].rig_from_cam for one in sets]
-    is_known = calibration.use != "off" and all(mounting is not None for mounting in known)
-    rig_from_cam = torch.stack(
-        [
-            torch.as_tensor(np.asarray(mounting, np.float32)) if is_known else assumed
-            for mounting in known
-        ]
-    )
-    firsts = torch.tensor([0, *np.cumsum([len(one.views) for one in sets])[:-1]])
-    rig_from_cam = rig_from_cam.to(cameras.world_from_cam.device)
-    world_from_rig = cameras.world_from_cam[firsts] @ rigid.invert(rig_from_cam)
-    return world_from_rig, "extrinsics" if is_known else "assumed level", rig_from_cam[0]
 
 
 def _observe(
@@ -306,18 +231,24 @@ def _render_novel(
     config: OccAnyConfig,
     watch: Stopwatch,
 ) -> Iterator[tuple[Pointmaps, Cameras]]:
-    """Render novel views chunk by chunk; nothing of a chunk is kept here."""
+    """Render novel views chunk by chunk; nothing of a chunk is kept here.
+
+    The network is shown its own metres, in which its memory is, and its answer is scaled.
+    """
     observed, located = known
+    factor = located.scale.factor
+    points_world = located.seen.points_world / factor
     size = config.novel_views.chunk
     for start in range(0, 0 if cameras is None else len(cameras.K), size):
         chunk = cameras.views(slice(start, start + size))
+        in_network = Cameras(chunk.K, rigid.scaled(chunk.world_from_cam, 1 / factor))
         # View by view: the picture of projected points is large, its tokens are small.
         tokens = []
         for view in range(len(chunk.K)):
-            one = chunk.views(slice(view, view + 1))
+            one = in_network.views(slice(view, view + 1))
             with watch.stage("project"):
                 projected = project_points(
-                    located.seen.points_world[None], observed.features,
+                    points_world[None], observed.features,
                     one.K[None], one.world_from_cam[None],
                 )  # fmt: skip
             with watch.stage("tokenize"):
@@ -325,12 +256,12 @@ def _render_novel(
         with watch.stage("render_novel"), compute_dtype(model, config):
             raw = model.network.render_novel(
                 torch.cat(tokens, dim=1), observed.tokens, observed.memory,
-                calibration_of_novel(chunk, located.rig_from_reference)
+                calibration_of_novel(in_network, located.rig_from_reference)
                 if located.is_calibrated
                 else None,
                 with_segmentation=False,
             )  # fmt: skip
-        maps = pointmaps.of_scene(raw)
+        maps = pointmaps.scaled(pointmaps.of_scene(raw), factor)
         if located.is_calibrated:
             maps = pointmaps.calibrate(maps, chunk.K, chunk.world_from_cam)
         yield maps, chunk

@@ -43,6 +43,11 @@ def joined(parts: list[Pointmaps]) -> Pointmaps:
     )
 
 
+def scaled(maps: Pointmaps, factor: float) -> Pointmaps:
+    """Multiply all distances."""
+    return Pointmaps(maps.points_world * factor, maps.points_cam * factor, maps.confidence)
+
+
 def calibrate(
     predicted: Pointmaps,
     K: Float[Tensor, "V 3 3"],

@@ -254,6 +254,7 @@ def _write_poses(
         "grid x forward, y left, z up",
         "frame_source": scene.frame_source,
         "scale_source": scene.scale_source,
+        "scale_factor": scene.scale.factor,
         "grid_from_world": scene.grid_from_world.tolist(),
         "world_from_rig": scene.world_from_rig.tolist(),
         "views": views,

@@ -31,6 +31,11 @@ def compose(
     return torch.cat((top, bottom), dim=-2)
 
 
+def scaled(a_from_b: Float[Tensor, "*batch 4 4"], factor: float) -> Float[Tensor, "*batch 4 4"]:
+    """Multiply the distance between the two frames."""
+    return compose(a_from_b[..., :3, :3], a_from_b[..., :3, 3] * factor)
+
+
 def yaw(angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 4 4"]:
     """Turn a camera about its y axis; a positive angle [rad] turns its view to the right."""
     cosine, sine, zero, one = angle.cos(), angle.sin(), angle * 0, angle * 0 + 1

@@ -15,7 +15,7 @@ from occany_ros.sync_rules import POLICIES
 MAX_CAMERAS = 16
 Value = bool | int | float | str | tuple
 
-LIVE_CORE_GROUPS = ("window", "calibration", "novel_views", "voxels")
+LIVE_CORE_GROUPS = ("window", "calibration", "scale", "novel_views", "voxels")
 """Core settings that take effect at the next cycle; the others when the node is configured."""
 
 

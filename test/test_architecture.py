@@ -29,6 +29,7 @@ TOP_LEVEL = """
 LEAVES = {"errors", "config", "rigid", "camera"}
 GEOMETRY = LEAVES | {"pointmaps", "poses", "novel_views", "projection", "voxels", "rig_poses"}
 CHAIN = GEOMETRY | {"images", "calibrated_images", "calibration", "network", "checkpoints"}
+CHAIN |= {"scale", "location"}
 LIBRARY = CHAIN | {"pipeline", "stream", "grid_fields", "grid_codec"}
 
 ALLOWED = {  # part of occany_core: the parts it may import, besides itself
@@ -48,6 +49,8 @@ ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "projection": LEAVES,
     "voxels": LEAVES | {"pointmaps", "poses"},
     "rig_poses": LEAVES | {"pointmaps"},
+    "scale": LEAVES | {"images", "rig_poses"},
+    "location": GEOMETRY | {"images", "network", "scale"},
     "grid_fields": {"errors"},
     "grid_codec": {"errors", "grid_fields"},
     "pipeline": CHAIN,
@@ -63,7 +66,7 @@ ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "cli": LIBRARY
     | {"__init__", "synthetic", "training", "evaluation", "picture", "results", "bench"},
 }
-ONLY_THESE_NAMES = {("pointmaps", "network"): {"RawMaps"}}
+ONLY_THESE_NAMES = {(part, "network"): {"RawMaps"} for part in ("pointmaps", "location")}
 
 # Inside network/: each may import those before it.
 NETWORK_ORDER = """

@@ -13,6 +13,7 @@ from occany_core.config.groups import (
     NovelViewsConfig,
     OccAnyConfig,
     RuntimeConfig,
+    ScaleConfig,
     VoxelsConfig,
     WindowConfig,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "NovelViewsConfig",
     "OccAnyConfig",
     "RuntimeConfig",
+    "ScaleConfig",
     "Setting",
     "VoxelsConfig",
     "WindowConfig",

@@ -104,6 +104,41 @@ class CalibrationConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ScaleConfig:
+    """Where metres come from (see `occany_core.scale`)."""
+
+    factor: Annotated[
+        float, "metres per metre of the network, where you know it; 0 has it determined"
+    ] = 0.0
+    use: Annotated[
+        Literal["model", "odometry", "auto"],
+        "what may correct the network's metres: nothing, the vehicle's odometry, or also the "
+        "distances between calibrated cameras",
+    ] = "odometry"
+    max_spread: Annotated[
+        float,
+        "known and predicted distances that disagree by more than this share correct nothing",
+    ] = 0.2
+
+    def __post_init__(self) -> None:
+        _require(
+            self.factor == 0 or 0.01 <= self.factor <= 100,
+            "scale.factor",
+            self.factor,
+            "0, or between 0.01 and 100",
+        )
+        _require(
+            self.use in ("model", "odometry", "auto"),
+            "scale.use",
+            self.use,
+            "model, odometry or auto",
+        )
+        _require(
+            0 < self.max_spread <= 1, "scale.max_spread", self.max_spread, "above 0, at most 1"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NovelViewsConfig:
     """Test-time view augmentation: which unseen views are rendered (paper 3.4)."""
 
@@ -256,6 +291,7 @@ class OccAnyConfig:
     images: ImagesConfig = field(default_factory=ImagesConfig)
     window: WindowConfig = field(default_factory=WindowConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
     novel_views: NovelViewsConfig = field(default_factory=NovelViewsConfig)
     voxels: VoxelsConfig = field(default_factory=VoxelsConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

@@ -76,7 +76,8 @@ def test_every_kind_of_input_gives_a_whole_scene(model, name):
     assert scene.grid.free.any()
     assert list(scene.timings) == STAGES
     assert all(seconds > 0 for seconds in scene.timings.values())
-    assert scene.scale_source == "model"
+    has_K = views[0].K is not None  # the small network sees the focal length of K
+    assert scene.scale_source == ("camera_info" if has_K else "model")
     has_mounting = all(view.rig_from_cam is not None for view in views)
     assert scene.frame_source == ("extrinsics" if has_mounting else "assumed level")
     for tensor in (
