@@ -16,9 +16,13 @@ from occany_core import rigid
 from occany_core.checkpoints import Model
 from occany_core.config import OccAnyConfig
 from occany_core.images import View
+from occany_core.odometry import Odometry
 from occany_core.pipeline import EncodedSet, Scene, Stopwatch, encode, reconstruct
 
 logger = logging.getLogger(__name__)
+
+FASTEST = 70.0
+"""How fast a rig may go where no limit is set [m/s]."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,12 @@ class _Kept:
     """A view set of the window and where the rig was, as known when it came."""
 
     encoded: EncodedSet
-    odom_from_rig: torch.Tensor
+    odometry: Odometry
+
+    @property
+    def stamp(self) -> float:
+        """Capture time [s]."""
+        return self.encoded.views[0].stamp
 
 
 class Stream:
@@ -36,7 +45,7 @@ class Stream:
         self.model = model
         self.config = config
         self._window: list[_Kept] = []
-        self._odom_from_rig = torch.eye(4)
+        self._odometry = Odometry()
 
     @property
     def num_sets(self) -> int:
@@ -44,9 +53,14 @@ class Stream:
         return len(self._window)
 
     @property
+    def odometry(self) -> Odometry | None:
+        """Path of the rig since the reset; None for a window of one set."""
+        return self._odometry if self.config.window.view_sets > 1 else None
+
+    @property
     def odom_from_rig(self) -> torch.Tensor | None:
         """Pose of the newest rig since the reset (4, 4) [m]; None for a window of one set."""
-        return self._odom_from_rig if self.config.window.view_sets > 1 else None
+        return None if self.odometry is None else self.odometry.odom_from_rig
 
     def add(self, views: list[View]) -> Scene:
         """Add one synchronised view set and return the scene of the window.
@@ -63,13 +77,47 @@ class Stream:
         past = self._past_for(new)
         sets = [*(kept.encoded for kept in past), new]
         scene = reconstruct(self.model, sets, self.config, watch.seconds)
-        odom_from_rig = self._odom_from_rig
+        odometry, reason = self._odometry, ""
         if past:
             before, now = scene.world_from_rig[-2], scene.world_from_rig[-1]
-            odom_from_rig = past[-1].odom_from_rig @ torch.linalg.inv(before) @ now
-        self._window = [*past, _Kept(new, odom_from_rig)]
-        self._odom_from_rig = odom_from_rig
+            motion = torch.linalg.inv(before) @ now
+            reason = self._implausible(motion, new.views[0].stamp - past[-1].stamp)
+            odometry = past[-1].odometry.linked(motion)
+            if reason:  # a window that is wrongly joined shows everything twice
+                past = []
+                scene = reconstruct(self.model, [new], self.config, watch.seconds)
+        elif self._window and self.config.window.view_sets > 1:
+            reason = self._why_alone(new)
+        if reason:
+            odometry = self._odometry.broken(reason, self._unseen_metres(new))
+            logger.warning("odometry: segment %d begins: %s", odometry.segment, reason)
+        self._window = [*past, _Kept(new, odometry)]
+        self._odometry = odometry
         return scene
+
+    def _implausible(self, motion: torch.Tensor, seconds: float) -> str:
+        """Say why a motion between two sets cannot be true; empty when it can."""
+        limit = self.config.window.max_speed
+        metres = motion[:3, 3].norm().item()
+        if limit == 0 or seconds <= 0 or metres <= limit * seconds:
+            return ""
+        return (
+            f"the pictures show a motion of {metres:.1f} m in {seconds:.2f} s and "
+            f"window.max_speed is {limit:g} m/s"
+        )
+
+    def _why_alone(self, new: EncodedSet) -> str:
+        """Say why no earlier set can be joined with a new one."""
+        if self._window[-1].encoded.tokens.grid != new.tokens.grid:
+            return "the picture size changed"
+        gap = abs(new.views[0].stamp - self._window[-1].stamp)
+        limit = self.config.window.seconds
+        return f"no view set came for {gap:.1f} s and window.seconds is {limit:g}"
+
+    def _unseen_metres(self, new: EncodedSet) -> float:
+        """Bound how far the rig went since the last set."""
+        gap = abs(new.views[0].stamp - self._window[-1].stamp)
+        return (self.config.window.max_speed or FASTEST) * (gap or 1.0)
 
     def _past_for(self, new: EncodedSet) -> list[_Kept]:
         """Choose what stays in the window beside a new view set."""
@@ -83,11 +131,7 @@ class Stream:
         window = window[max(len(window) + 1 - limits.view_sets, 0) :]
         stamp = new.views[0].stamp
         if limits.seconds > 0:
-            window = [
-                kept
-                for kept in window
-                if abs(stamp - kept.encoded.views[0].stamp) <= limits.seconds
-            ]
+            window = [kept for kept in window if abs(stamp - kept.stamp) <= limits.seconds]
         return window
 
     def _has_moved(self, before: _Kept, after: _Kept) -> bool:
@@ -98,11 +142,11 @@ class Stream:
         )
         if distance == 0 and angle == 0:
             return True
-        motion = torch.linalg.inv(before.odom_from_rig) @ after.odom_from_rig
+        motion = torch.linalg.inv(before.odometry.odom_from_rig) @ after.odometry.odom_from_rig
         moved, turned = motion[:3, 3].norm().item(), rigid.angle_deg(motion).item()
         return (distance > 0 and moved >= distance) or (angle > 0 and turned >= angle)
 
     def reset(self) -> None:
         """Forget the window and the path."""
         self._window = []
-        self._odom_from_rig = torch.eye(4)
+        self._odometry = Odometry()

@@ -142,6 +142,12 @@ NODE_DECLARATIONS = (
         name="frames.odom_frame", default="odom", description="frame of odometry and path"
     ),
     Declaration(
+        name="frames.prefix",
+        default="",
+        description="put before the names of frames in these parameters, such as robot1/; images "
+        "bring their frames with their own prefix",
+    ),
+    Declaration(
         name="projection.bands",
         default=("obstacles",),
         description="height bands published as ~/output/occupancy/NAME for 2D planners",
@@ -247,8 +253,7 @@ NODE_DECLARATIONS = (
     Declaration(
         name="publish.tf",
         default=False,
-        is_live=True,
-        description="broadcast odom_frame -> base_frame; leave off when something else does",
+        description="broadcast odom_frame -> base_frame; refused when something else does",
     ),
     Declaration(
         name="publish.voxel_grid",

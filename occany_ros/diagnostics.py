@@ -157,9 +157,9 @@ def pipeline_finding(
     return Finding("pipeline", WARN, state, values)
 
 
-def geometry_finding(frame_source: str, scale_source: str, missing_transform: str) -> Finding:
-    """Judge where frames and metres come from."""
-    values = {"frame_source": frame_source, "scale_source": scale_source}
+def geometry_finding(frame_source: str, missing_transform: str) -> Finding:
+    """Judge where frames come from."""
+    values = {"frame_source": frame_source}
     if missing_transform:
         return Finding("geometry", WARN, missing_transform, values)
     if frame_source == "assumed level":
@@ -169,7 +169,7 @@ def geometry_finding(frame_source: str, scale_source: str, missing_transform: st
             "mounting"
         )
         return Finding("geometry", WARN, message, values)
-    return Finding("geometry", OK, f"frame from {frame_source}, scale from {scale_source}", values)
+    return Finding("geometry", OK, f"frame from {frame_source}", values)
 
 
 def clock_finding(uses_sim_time: bool, now_s: float) -> Finding:

@@ -11,6 +11,7 @@ import torch
 
 from occany_core import OccAnyConfig, Scene, Stream, View, load_model
 from occany_core.errors import DegenerateGeometryError
+from occany_core.odometry import Odometry
 from occany_ros.node_settings import NodeSettings
 from occany_ros.synchroniser import ViewSet
 from occany_ros.views import ViewMaker
@@ -32,8 +33,8 @@ class Result:
     """What one cycle gave."""
 
     scene: Scene
-    odom_from_rig: torch.Tensor | None
-    """Ego pose of the newest set since the history began (4, 4) [m]; None while unknown."""
+    odometry: Odometry | None
+    """Path to the newest set since the history began; None for a window of one set."""
     grid_stamp_ns: int
     """Capture time of the view set that the grid is placed at."""
     is_new_history: bool
@@ -103,7 +104,7 @@ class Inference:
         stages_ms = {"decode": 1e3 * (decoded - started)}
         stages_ms |= {stage: 1e3 * seconds for stage, seconds in scene.timings.items()}
         stamp_ns = self._stamps_ns[anchor_stamp_s(scene, self._stream.config)]
-        return Result(scene, self._stream.odom_from_rig, stamp_ns, is_new_history, stages_ms)
+        return Result(scene, self._stream.odometry, stamp_ns, is_new_history, stages_ms)
 
     def _remember(self, stamp_ns: int) -> None:
         """Keep the whole nanoseconds of a stamp that the core carries as a float."""

@@ -20,11 +20,13 @@ from occany_ros.diagnostics import clock_finding
 from occany_ros.inference import Inference, Job
 from occany_ros.msg import OccAnyStatus
 from occany_ros.node_settings import NodeSettings
+from occany_ros.odometry_input import OdometryInput
 from occany_ros.parameters import NodeParameters
 from occany_ros.publishers import Outputs
 from occany_ros.reports import (
     Reports,
     camera_findings,
+    motion_findings,
     status_findings,
     synchroniser_finding,
 )
@@ -32,6 +34,7 @@ from occany_ros.services import Finished, Services
 from occany_ros.status import ModelFacts, Status
 from occany_ros.subscriptions import CameraInput, ImageMessage
 from occany_ros.synchroniser import Synchroniser, ViewSet
+from occany_ros.tf_ownership import check_frame_is_free
 from occany_ros.transforms import Transforms, make_transforms
 from occany_ros.views import ViewMaker
 from occany_ros.worker import Worker
@@ -59,6 +62,7 @@ class OccAnyNode(LifecycleNode):
         self._sync: Synchroniser | None = None
         self._inference: Inference | None = None
         self._inputs: dict[str, CameraInput] = {}
+        self._odometry: OdometryInput | None = None
         self._outputs: Outputs | None = None
         self._transforms: Transforms | None = None
         self._views: ViewMaker | None = None
@@ -100,12 +104,15 @@ class OccAnyNode(LifecycleNode):
         try:
             self._configure()
         except OccAnyError as error:
-            self._status.last_error = f"configure failed: {error}"
-            self.get_logger().error(self._status.last_error)
-            self._reports.was_logged(self._status.last_error)
+            self._refuse(f"configure failed: {error}")
             self._release()
             return FAILURE
         return SUCCESS
+
+    def _refuse(self, sentence: str) -> None:
+        self._status.last_error = sentence
+        self.get_logger().error(sentence)
+        self._reports.was_logged(sentence)
 
     def _configure(self) -> None:
         settings = self._settings = self._node_parameters.read()
@@ -120,7 +127,9 @@ class OccAnyNode(LifecycleNode):
             camera.name: CameraInput(self, camera, self._on_image) for camera in settings.cameras
         }
         self._outputs = Outputs(self, self._transforms, settings.bands.bands)
-        self._views = ViewMaker(self._inputs, self._transforms, self._inference.picture_width)
+        self._odometry = OdometryInput(self, settings.base_frame)
+        width = self._inference.picture_width
+        self._views = ViewMaker(self._inputs, self._transforms, width, self._odometry)
         self._is_configured = True
         self._status.last_error = ""
         self.get_logger().info(
@@ -129,7 +138,15 @@ class OccAnyNode(LifecycleNode):
         )
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Begin to process images."""
+        """Begin to process images; fails when another node broadcasts our frame."""
+        settings = self._settings
+        try:
+            if settings.publish.tf:
+                check_frame_is_free(self, settings.base_frame, settings.odom_frame)
+        except OccAnyError as error:
+            self._refuse(f"activate failed: {error}")
+            return FAILURE
+        self._status.most_spread = settings.core.scale.max_spread
         self._sync = Synchroniser(self._settings.sync)
         self._last_set_s = None
         self._outputs.reset()
@@ -183,11 +200,13 @@ class OccAnyNode(LifecycleNode):
         self._stop_worker()
         self._is_configured = False
         self._finished = None
-        for part in (*self._inputs.values(), self._outputs, self._transforms, self._inference):
+        parts = (*self._inputs.values(), self._odometry, self._outputs, self._transforms)
+        for part in (*parts, self._inference):
             if part is not None:
                 part.close()
         self._inputs = {}
         self._outputs = self._transforms = self._views = self._inference = self._sync = None
+        self._odometry = None
 
     # --- receiving: the executor's thread ------------------------------------------------------
     def _on_image(self, camera: str, message: ImageMessage) -> None:
@@ -215,6 +234,7 @@ class OccAnyNode(LifecycleNode):
 
     def _on_live_change(self, settings: NodeSettings) -> None:
         self._settings = settings
+        self._status.most_spread = settings.core.scale.max_spread
         if self._sync is not None:
             self._sync.set_rules(settings.sync)
 
@@ -271,6 +291,9 @@ class OccAnyNode(LifecycleNode):
         findings += status_findings(
             self._status, self._views.missing_extrinsics if self._views else ""
         )
+        if self._odometry is not None:
+            drift = self._settings.publish.odometry_drift
+            findings += motion_findings(self._status, drift, self._odometry.warning)
         if self._worker is not None:
             findings += camera_findings(self._inputs, self._sync, time.monotonic_ns())
             since_s = None if self._last_set_s is None else time.monotonic() - self._last_set_s

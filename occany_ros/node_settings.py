@@ -90,9 +90,14 @@ def _camera_settings(values: dict[str, Value], name: str) -> CameraSettings:
         image_topic=image_topic.replace("{camera}", name),
         info_topic=values["topics.camera_info"].replace("{camera}", name),
         reliability=values[prefix + "reliability"],
-        frame_id=values[prefix + "frame_id"],
+        frame_id=_frame(values, prefix + "frame_id"),
         rig_from_cam=rig_from_cam,
     )
+
+
+def _frame(values: dict[str, Value], name: str) -> str:
+    """Return a frame with the prefix; an empty name stays empty."""
+    return values[name] and values["frames.prefix"] + values[name]
 
 
 def check_camera_names(names: tuple) -> tuple[str, ...]:
@@ -219,6 +224,11 @@ def node_settings(values: dict[str, Value]) -> NodeSettings:
             raise ConfigError(
                 f"parameter {frame} is {values[frame]!r}; it must be a name without '/'"
             )
+    if values["frames.prefix"].startswith("/"):
+        raise ConfigError(
+            f"parameter frames.prefix is {values['frames.prefix']!r}; frames do not begin with "
+            "'/'; write it as in robot1/"
+        )
     for topic in ("topics.image", "topics.compressed", "topics.camera_info"):
         if "{camera}" not in values[topic] and len(names) > 1:
             raise ConfigError(
@@ -234,8 +244,8 @@ def node_settings(values: dict[str, Value]) -> NodeSettings:
         checkpoint=values["model.checkpoint"],
         cameras=tuple(_camera_settings(values, name) for name in names),
         sync=_sync_rules(values, names),
-        base_frame=values["frames.base_frame"],
-        odom_frame=values["frames.odom_frame"],
+        base_frame=_frame(values, "frames.base_frame"),
+        odom_frame=_frame(values, "frames.odom_frame"),
         publish=PublishSettings(**publish),
         files=FileSettings(**files),
         bands=_band_rules(values, config.voxels),

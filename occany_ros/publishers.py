@@ -5,7 +5,6 @@ Offers reliable delivery at depth 1, so that a slow reader cannot build a backlo
 is computed only for a topic somebody listens to, or one that parameters ask for.
 """
 
-import math
 from collections import deque
 
 import numpy as np
@@ -19,6 +18,7 @@ from std_msgs.msg import Header
 
 from occany_core import Scene
 from occany_core import VoxelGrid as CoreGrid
+from occany_core.odometry import Odometry as PathOfRig
 from occany_ros.cloud_messages import colour_points, points_to_cloud, voxel_points
 from occany_ros.grid_messages import compact_message, grid_message, occupancy_message
 from occany_ros.height_bands import Band, BandRules, project
@@ -27,12 +27,6 @@ from occany_ros.msg import VoxelGrid, VoxelGridCompact
 from occany_ros.node_settings import NodeSettings
 from occany_ros.pose_messages import odometry_message, pose_from_matrix, transform_from_matrix
 from occany_ros.transforms import Transforms
-
-START_DEVIATION_M = 0.05
-"""Standard deviation of the first pose of a track."""
-
-RADIANS_PER_METRE = 0.02
-"""Rotation error that goes with one metre of position error."""
 
 
 def time_message(stamp_ns: int) -> Time:
@@ -65,14 +59,12 @@ class Outputs:
             for band in bands
         }
         self._track: deque[PoseStamped] = deque()
-        self._last_position: np.ndarray | None = None
-        self._metres_driven = 0.0
+        self._segment = 1
 
     def reset(self) -> None:
         """Begin a new track, after a jump of the clock."""
         self._track.clear()
-        self._last_position = None
-        self._metres_driven = 0.0
+        self._segment = 1
 
     def publish(self, result: Result, newest_stamp_ns: int, settings: NodeSettings) -> None:
         """Publish one cycle.
@@ -102,9 +94,8 @@ class Outputs:
         world_from_cam = np.asarray(scene.cameras.world_from_cam, np.float64)
         poses = [pose_from_matrix(grid_from_world @ pose) for pose in world_from_cam]
         self._camera_poses.publish(PoseArray(header=header, poses=poses))
-        if result.odom_from_rig is not None:
-            odom_from_base = np.asarray(result.odom_from_rig, np.float64)
-            self._publish_ego_pose(odom_from_base, newest_stamp_ns, settings)
+        if result.odometry is not None:
+            self._publish_ego_pose(result.odometry, newest_stamp_ns, settings)
 
     def _publish_bands(self, grid: CoreGrid, header: Header, rules: BandRules) -> None:
         x, y, _ = (float(value) for value in grid.spec.origin)
@@ -121,20 +112,15 @@ class Outputs:
         confidence = np.asarray(scene.observed.confidence)
         return colour_points(points, np.asarray(scene.rgb), confidence, min_confidence)
 
-    def _publish_ego_pose(
-        self, odom_from_base: np.ndarray, stamp_ns: int, settings: NodeSettings
-    ) -> None:
-        position = odom_from_base[:3, 3]
-        if self._last_position is not None:
-            self._metres_driven += float(np.linalg.norm(position - self._last_position))
-        self._last_position = position
+    def _publish_ego_pose(self, path: PathOfRig, stamp_ns: int, settings: NodeSettings) -> None:
+        if path.segment != self._segment:
+            self._track.clear()
+            self._segment = path.segment
+        odom_from_base = np.asarray(path.odom_from_rig, np.float64)
         header = Header(stamp=time_message(stamp_ns), frame_id=settings.odom_frame)
-        metres = math.hypot(
-            START_DEVIATION_M, settings.publish.odometry_drift * self._metres_driven
-        )
-        odometry = odometry_message(
-            odom_from_base, header, settings.base_frame, (metres, RADIANS_PER_METRE * metres)
-        )
+        drift = settings.publish.odometry_drift
+        deviations = path.position_deviation(drift), path.rotation_deviation(drift)
+        odometry = odometry_message(odom_from_base, header, settings.base_frame, deviations)
         self._odometry.publish(odometry)
         self._track.append(PoseStamped(header=header, pose=odometry.pose.pose))
         while len(self._track) > settings.publish.path_length:

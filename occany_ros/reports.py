@@ -20,12 +20,16 @@ from occany_ros.diagnostics import (
     skew_explanation,
     sync_finding,
 )
+from occany_ros.geometry_findings import odometry_finding, scale_finding
 from occany_ros.status import Status
 from occany_ros.subscriptions import CameraInput
 from occany_ros.synchroniser import Synchroniser
 
 PATIENCE_S = 3.0
 """A finding must last this long before it is logged: cameras need a moment to start."""
+
+RECENT_S = 10.0
+"""What happened once is shown for this long."""
 
 REPEAT_S = 30.0
 """A finding that lasts is logged again after this long."""
@@ -78,9 +82,26 @@ def status_findings(status: Status, missing_extrinsics: str) -> list[Finding]:
     if model.name:
         findings.append(model_finding(model.name, model.sha256, model.licence, model.device))
     if history.published:
-        findings.append(
-            geometry_finding(history.frame_source, history.scale_source, missing_extrinsics)
-        )
+        findings.append(geometry_finding(history.frame_source, missing_extrinsics))
+    return findings
+
+
+def motion_findings(status: Status, drift: float, odometry_warning: str) -> list[Finding]:
+    """Judge metres and path.
+
+    Args:
+        status: Of the node.
+        drift: Standard deviation of the odometry per metre.
+        odometry_warning: Why the vehicle's own odometry cannot be used, or empty.
+    """
+    history, now_s, findings = status.history, time.monotonic(), []
+    if history.scale is not None:
+        is_recent = now_s - history.scale_jump_s < RECENT_S
+        jump = history.scale_jump if is_recent else ""
+        findings.append(scale_finding(history.scale, jump, odometry_warning))
+    if history.odometry is not None:
+        is_new = now_s - history.segment_s < RECENT_S
+        findings.append(odometry_finding(history.odometry, drift, is_new))
     return findings
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happened over the cycles -> OccAnyStatus. Written by the worker's thread, read by both."""
 
+import math
 import threading
 import time
 from dataclasses import dataclass, field
@@ -9,7 +10,10 @@ from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
 from occany_core import Scene
+from occany_core.odometry import Odometry
+from occany_core.scale import Scale
 from occany_ros.cycle_times import Durations, EventRate
+from occany_ros.geometry_findings import scale_jump
 from occany_ros.inference import Result
 from occany_ros.msg import OccAnyStatus
 
@@ -40,7 +44,13 @@ class History:
     views_in_window: int = 0
     novel_views: int = 0
     camera_names: list[str] = field(default_factory=list)
-    scale_source: str = ""
+    scale: Scale | None = None
+    scale_jump: str = ""
+    """What was said about the last jump of metres, or empty."""
+    scale_jump_s: float = -math.inf
+    odometry: Odometry | None = None
+    segment_s: float = -math.inf
+    """When the odometry's segment was first seen."""
     frame_source: str = ""
     last_grid_s: float | None = None
 
@@ -54,6 +64,8 @@ class Status:
         self._is_active = False
         self.last_error = ""
         self.model = ModelFacts()
+        self.most_spread = math.inf
+        """Share by which metres may change from one cycle to the next."""
 
     def start(self) -> None:
         """Begin counting: the node was activated."""
@@ -89,9 +101,20 @@ class Status:
             history.views_in_window = len(scene.camera_names)
             history.novel_views = 0 if scene.novel_cameras is None else len(scene.novel_cameras.K)
             history.camera_names = list(scene.camera_names)
-            history.scale_source = scene.scale_source
+            self._note_motion(result, now_s)
             history.frame_source = scene.frame_source
             self.last_error = ""
+
+    def _note_motion(self, result: Result, now_s: float) -> None:
+        """Remember metres and path, and when they changed."""
+        history, scale = self._history, result.scene.scale
+        jump = scale_jump(history.scale, scale, self.most_spread)
+        if jump:
+            history.scale_jump, history.scale_jump_s = jump, now_s
+        before, after = history.odometry, result.odometry
+        if after is not None and (before is None or before.segment != after.segment):
+            history.segment_s = now_s
+        history.scale, history.odometry = scale, after
 
     @property
     def state(self) -> str:
@@ -143,6 +166,9 @@ class Status:
                 views_in_window=history.views_in_window,
                 novel_views=history.novel_views,
                 camera_names=history.camera_names,
-                scale_source=history.scale_source,
+                scale_source=history.scale.source if history.scale else "",
+                scale_factor=history.scale.factor if history.scale else 1.0,
+                scale_spread=history.scale.spread if history.scale else math.nan,
+                odometry_segment=history.odometry.segment if history.odometry else 0,
                 frame_source=history.frame_source,
             )

@@ -17,6 +17,7 @@ from occany_ros.image_messages import (
     intrinsics,
 )
 from occany_ros.node_settings import NodeSettings
+from occany_ros.odometry_input import OdometryInput
 from occany_ros.pose_messages import matrix_from_values
 from occany_ros.subscriptions import CameraInput
 from occany_ros.synchroniser import Image, ViewSet
@@ -27,7 +28,11 @@ class ViewMaker:
     """Turns view sets into views; runs in the worker's thread."""
 
     def __init__(
-        self, inputs: dict[str, CameraInput], transforms: Transforms, least_width: int
+        self,
+        inputs: dict[str, CameraInput],
+        transforms: Transforms,
+        least_width: int,
+        odometry: OdometryInput | None = None,
     ) -> None:
         """Keep where calibration comes from.
 
@@ -35,10 +40,12 @@ class ViewMaker:
             inputs: By camera name; their reception is told what is wrong.
             transforms: For extrinsics.
             least_width: Pictures need not be decoded larger than this [px].
+            odometry: Of the vehicle.
         """
         self._inputs = inputs
         self._transforms = transforms
         self._least_width = least_width
+        self._odometry = odometry
         self.missing_extrinsics = ""
         """Why extrinsics could not be used in the last set; empty when they could."""
 
@@ -64,6 +71,7 @@ class ViewMaker:
                 stamp=image.stamp_ns * 1e-9,
                 K=self._intrinsics(camera, rgb, settings),
                 rig_from_cam=extrinsics.get(camera),
+                odom_from_rig=self._odometry.at(image.stamp_ns) if self._odometry else None,
             )
             for camera, (image, rgb) in pictures.items()
         ]

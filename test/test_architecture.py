@@ -30,7 +30,7 @@ LEAVES = {"errors", "config", "rigid", "camera"}
 GEOMETRY = LEAVES | {"pointmaps", "poses", "novel_views", "projection", "voxels", "rig_poses"}
 CHAIN = GEOMETRY | {"images", "calibrated_images", "calibration", "network", "checkpoints"}
 CHAIN |= {"scale", "location"}
-LIBRARY = CHAIN | {"pipeline", "stream", "grid_fields", "grid_codec"}
+LIBRARY = CHAIN | {"pipeline", "odometry", "stream", "grid_fields", "grid_codec"}
 
 ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "__init__": LIBRARY,
@@ -54,7 +54,8 @@ ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "grid_fields": {"errors"},
     "grid_codec": {"errors", "grid_fields"},
     "pipeline": CHAIN,
-    "stream": CHAIN | {"pipeline"},
+    "odometry": LEAVES,
+    "stream": CHAIN | {"pipeline", "odometry"},
     "synthetic": {"errors", "config", "rigid", "camera"},
     "training": CHAIN | {"synthetic", "datasets", "semantics"},
     "datasets": LEAVES | {"images"},

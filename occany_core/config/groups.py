@@ -46,6 +46,11 @@ class WindowConfig:
     keyframe_angle_deg: Annotated[
         float, "or had turned this far [deg]; with both 0 every view set stays"
     ] = 0.0
+    max_speed: Annotated[
+        float,
+        "a motion between two view sets that is faster begins a new segment of the odometry and a "
+        "new window [m/s]; 0 believes every motion",
+    ] = 70.0
     anchor: Annotated[
         Literal["newest", "oldest", "reference"],
         "the view set whose pose the grid is placed at; reference is the first view's frame as "
@@ -54,7 +59,7 @@ class WindowConfig:
 
     def __post_init__(self) -> None:
         _require(self.view_sets >= 1, "window.view_sets", self.view_sets, "at least 1")
-        for name in ("seconds", "keyframe_distance", "keyframe_angle_deg"):
+        for name in ("seconds", "keyframe_distance", "keyframe_angle_deg", "max_speed"):
             value = getattr(self, name)
             _require(value >= 0, f"window.{name}", value, "0 or positive")
         _require(

@@ -112,11 +112,11 @@ def test_pipeline_geometry_and_model():
     assert pipeline_finding("waiting for images", "", 0.0, {}).level == WARN
     failing = pipeline_finding("failing", "camera a: no picture", 0.0, {})
     assert (failing.level, failing.message) == (ERROR, "camera a: no picture")
-    assert geometry_finding("extrinsics", "model", "").level == OK
-    level = geometry_finding("assumed level", "model", "")
+    assert geometry_finding("extrinsics", "").level == OK
+    level = geometry_finding("assumed level", "")
     assert level.level == WARN
     assert "calibration.camera_height" in level.message
-    missing = geometry_finding("assumed level", "model", "no transform from x")
+    missing = geometry_finding("assumed level", "no transform from x")
     assert missing.message == "no transform from x"
     assert model_finding("tiny", "ab", "Apache-2.0", "cpu").level == OK
     assert model_finding("occany", "ab", "CC-BY-NC-SA-4.0", "cpu").level == WARN
