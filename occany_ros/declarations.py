@@ -214,6 +214,15 @@ NODE_DECLARATIONS = (
         description="class ids that are no obstacles, such as road; for weights with classes",
     ),
     Declaration(
+        name="projection.max_tilt_deg",
+        default=10.0,
+        least=0.0,
+        most=180.0,
+        is_live=True,
+        description="no band is published while ~/input/odometry has base_frame tilted more than "
+        "this against the vertical [deg]",
+    ),
+    Declaration(
         name="projection.footprint",
         default=(),
         is_live=True,

@@ -5,6 +5,7 @@ The grid is upright and lies in the vehicle's frame (x forward, y left, z up, me
 of cells is one place on the ground. `X Y Z` cells.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,8 +46,31 @@ class BandRules:
     """Give percent of the most probable cell instead of 0 and 100."""
     free_labels: tuple[int, ...] = ()
     """Classes that are no obstacles, such as road; for grids with labels."""
+    max_tilt_deg: float = 10.0
+    """Tilt of the grid against the vertical above which there are no bands."""
     footprint: tuple[float, ...] = ()
     """Corners x, y, x, y, ... of the vehicle [m]; columns inside are free."""
+
+
+def tilt_error(upright_from_base: np.ndarray | None, max_tilt_deg: float, base_frame: str) -> str:
+    """Say why a grid is too tilted to be looked at from above; empty where it is not.
+
+    Args:
+        upright_from_base: Pose (4, 4) of the grid's frame in one whose z axis is vertical; None
+            where none is known, and the grid is taken to be upright.
+        max_tilt_deg: Limit.
+        base_frame: Name of the grid's frame.
+    """
+    if upright_from_base is None:
+        return ""
+    tilt = math.degrees(math.acos(np.clip(upright_from_base[2, 2], -1.0, 1.0)))
+    if tilt <= max_tilt_deg:
+        return ""
+    return (
+        f"{base_frame} is tilted {tilt:.1f} deg against the vertical, so heights in it are not "
+        f"heights above the ground; no height band is published above {max_tilt_deg:g} deg: set "
+        "frames.base_frame to a frame that stays upright, or raise projection.max_tilt_deg"
+    )
 
 
 def layers_of(band: Band, origin_z: float, resolution: float, count: int) -> slice:

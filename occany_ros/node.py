@@ -25,6 +25,7 @@ from occany_ros.parameters import NodeParameters
 from occany_ros.publishers import Outputs
 from occany_ros.reports import (
     Reports,
+    bands_finding,
     camera_findings,
     motion_findings,
     status_findings,
@@ -249,7 +250,9 @@ class OccAnyNode(LifecycleNode):
         images = job.view_set.images
         newest_ns = max(image.stamp_ns for image in images)
         began = time.perf_counter()
-        self._outputs.publish(result, job.view_set.stamp_ns, job.settings)
+        upright_from_base = self._odometry.at(result.grid_stamp_ns)
+        stamp_ns = job.view_set.stamp_ns
+        self._outputs.publish(result, stamp_ns, job.settings, upright_from_base)
         self._finished = Finished(result, job.settings, job.view_set.epoch)
         result.stages_ms["publish"] = 1e3 * (time.perf_counter() - began)
         waited_ms = (time.monotonic_ns() - max(image.arrived_ns for image in images)) * 1e-6
@@ -294,6 +297,7 @@ class OccAnyNode(LifecycleNode):
         if self._odometry is not None:
             drift = self._settings.publish.odometry_drift
             findings += motion_findings(self._status, drift, self._odometry.warning)
+            findings.append(bands_finding(self._outputs.bands_error))
         if self._worker is not None:
             findings += camera_findings(self._inputs, self._sync, time.monotonic_ns())
             since_s = None if self._last_set_s is None else time.monotonic() - self._last_set_s

@@ -21,7 +21,7 @@ from occany_core import VoxelGrid as CoreGrid
 from occany_core.odometry import Odometry as PathOfRig
 from occany_ros.cloud_messages import colour_points, points_to_cloud, voxel_points
 from occany_ros.grid_messages import compact_message, grid_message, occupancy_message
-from occany_ros.height_bands import Band, BandRules, project
+from occany_ros.height_bands import Band, BandRules, project, tilt_error
 from occany_ros.inference import Result
 from occany_ros.msg import VoxelGrid, VoxelGridCompact
 from occany_ros.node_settings import NodeSettings
@@ -58,6 +58,8 @@ class Outputs:
             )
             for band in bands
         }
+        self.bands_error = ""
+        """Why the last cycle gave no height bands; empty when it did."""
         self._track: deque[PoseStamped] = deque()
         self._segment = 1
 
@@ -66,13 +68,21 @@ class Outputs:
         self._track.clear()
         self._segment = 1
 
-    def publish(self, result: Result, newest_stamp_ns: int, settings: NodeSettings) -> None:
+    def publish(
+        self,
+        result: Result,
+        newest_stamp_ns: int,
+        settings: NodeSettings,
+        upright_from_base: np.ndarray | None = None,
+    ) -> None:
         """Publish one cycle.
 
         Args:
             result: What the inference gave.
             newest_stamp_ns: Capture time of the newest set, which the ego pose refers to.
             settings: The node's settings.
+            upright_from_base: Pose (4, 4) of the grid's frame by the vehicle's own odometry, or
+                None.
         """
         scene = result.scene
         stamp = time_message(result.grid_stamp_ns)
@@ -86,7 +96,10 @@ class Outputs:
         if settings.publish.voxel_points:
             points = voxel_points(scene.grid, settings.publish.max_voxel_points)
             self._voxel_points.publish(points_to_cloud(points, header))
-        self._publish_bands(scene.grid, header, settings.bands)
+        most_deg = settings.bands.max_tilt_deg
+        self.bands_error = tilt_error(upright_from_base, most_deg, settings.base_frame)
+        if not self.bands_error:
+            self._publish_bands(scene.grid, header, settings.bands)
         if self._points.get_subscription_count():
             cloud = self._dense_cloud(scene, settings.core.voxels.min_confidence)
             self._points.publish(points_to_cloud(cloud, header))

@@ -8,6 +8,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 
 from occany_ros.diagnostics import (
+    ERROR,
     OK,
     WARN,
     Finding,
@@ -84,6 +85,11 @@ def status_findings(status: Status, missing_extrinsics: str) -> list[Finding]:
     if history.published:
         findings.append(geometry_finding(history.frame_source, missing_extrinsics))
     return findings
+
+
+def bands_finding(error: str) -> Finding:
+    """Judge the height bands; `error` says why there are none, or is empty."""
+    return Finding("height bands", ERROR if error else OK, error or "the grid is upright")
 
 
 def motion_findings(status: Status, drift: float, odometry_warning: str) -> list[Finding]:

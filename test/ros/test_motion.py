@@ -265,6 +265,50 @@ def test_a_prefix_stands_before_every_frame_of_the_node(bench):
     assert (sent.header.frame_id, sent.child_frame_id) == ("robot1/odom", "robot1/base_link")
 
 
+def test_bands_of_a_tilted_grid_are_refused_in_words_and_return(bench):
+    bench.running(transport="compressed")
+    bands = bench.listen(OccupancyGrid, "/occany/output/occupancy/obstacles")
+    odometry = bench.publisher(Odometry, "/occany/input/odometry", 100)
+    half = math.radians(23.0) / 2
+
+    def send(start_ns, **rotation):
+        for step in (0, 1):
+            message = pose_of(0, **rotation)
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(
+                start_ns + step * 100 * MS, 10**9
+            )
+            odometry.publish(message)
+        bench.ros.spin_for(0.3)
+        bench.send(["camera"], start_ns + 50 * MS)
+
+    send(START_NS, y=math.sin(half), w=math.cos(half))
+    bench.ros.spin_until(lambda: bench.grids, what="a grid")
+    tilted = bench.finding("height bands", "base_link is tilted 23.0 deg against the vertical")
+    assert "no height band is published above 10 deg" in tilted.message
+    assert "set frames.base_frame to a frame that stays upright" in tilted.message
+    assert not bands
+    send(START_NS + 10**9, z=math.sin(half), w=math.cos(half))  # a turn is no tilt
+    bench.ros.spin_until(lambda: bands, what="a band")
+    bench.received["/diagnostics"].clear()
+    assert bench.finding("height bands", "the grid is upright").level == OK
+
+
+@pytest.mark.parametrize("anchor", ["newest", "oldest", "reference"])
+def test_grids_of_tilted_cameras_are_upright_whatever_they_are_placed_at(bench, anchor):
+    bench.running(
+        transport="compressed",
+        window__anchor=anchor,
+        window__view_sets=2,
+        calibration__camera_pitch_deg=35.0,
+    )
+    bands = bench.listen(OccupancyGrid, "/occany/output/occupancy/obstacles")
+    grid = bench.send_until_grid(["camera"], START_NS, count=2)
+    bench.ros.spin_until(lambda: bands, what="a band")
+    for pose in (grid.origin, bands[-1].info.origin):
+        rotation = pose.orientation
+        assert (rotation.x, rotation.y, rotation.z, rotation.w) == (0.0, 0.0, 0.0, 1.0)
+
+
 def test_a_prefix_with_a_leading_slash_is_refused(bench):
     node = bench.make(frames__prefix="/robot1/")
     assert node.trigger_configure() == FAILURE
