@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the documents tell people to type works, and their tables are what the code says.
 
-`OCCANY_RENEW=1 dev/run test test/test_examples.py` writes the tables anew.
+`OCCANY_RENEW=1 dev/run test test/test_examples.py` writes the tables anew, as
+`python -m occany_ros.interface_files` does.
 """
 
 import os
@@ -16,11 +17,10 @@ from small_model import save_small_model, write_pictures
 
 from occany_core.cli.main import VERBS, build_parser
 from occany_core.results import load_scene
-from occany_ros.declarations import NODE_DECLARATIONS, camera_declarations, core_declarations
+from occany_ros import interface_files
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
-INTERFACE = ROOT / "docs" / "ros_interface.md"
+DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def code_blocks(path, language):
@@ -110,41 +110,9 @@ def test_readme_is_short():
 # --- tables -------------------------------------------------------------------------------------
 
 
-def shown(value):
-    if isinstance(value, tuple):
-        return f"`[{', '.join(str(item) for item in value)}]`"
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    return f"`{value}`" if value != "" else "empty"
-
-
-def parameter_table(declarations):
-    rows = ["| Parameter | Default | Live | Meaning |", "|---|---|---|---|"]
-    for one in declarations:
-        choices = f" ({', '.join(choice or 'empty' for choice in one.choices)})"
-        meaning = one.description + (choices if one.choices else "")
-        live = "yes" if one.is_live else ""
-        rows.append(f"| `{one.name}` | {shown(one.default)} | {live} | {meaning} |")
-    return "\n".join(rows)
-
-
-def tables():
-    return {
-        "Parameters": parameter_table((*NODE_DECLARATIONS, *core_declarations())),
-        "Camera parameters": parameter_table(camera_declarations("NAME")),
-    }
-
-
-def with_table(text, name, table):
-    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
-    before, rest = text.split(begin)
-    return before + begin + table + "\n" + end + rest.split(end, 1)[1]
-
-
-def test_tables_of_parameters_are_up_to_date():
-    text = renewed = INTERFACE.read_text()
-    for name, table in tables().items():
-        renewed = with_table(renewed, name, table)
+@pytest.mark.parametrize("path", interface_files.contents(), ids=str)
+def test_files_written_from_tables_are_up_to_date(path):
+    wanted = interface_files.contents()[path]
     if os.environ.get("OCCANY_RENEW"):
-        INTERFACE.write_text(renewed)
-    assert renewed == text, f"{INTERFACE.name} has old tables; OCCANY_RENEW=1 renews them"
+        (ROOT / path).write_text(wanted)
+    assert (ROOT / path).read_text() == wanted, f"{path} is old; OCCANY_RENEW=1 renews it"

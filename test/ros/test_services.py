@@ -2,9 +2,7 @@
 """The node's services over real DDS: what they do, and what they say when they do not."""
 
 import errno
-import re
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,24 +76,6 @@ def test_every_service_answers_before_the_node_is_configured_and_before_a_grid(c
         answer = caller.call(kind, name)
         assert not answer.success
         assert "there is no grid yet" in answer.message
-
-
-def test_topics_and_services_are_those_of_the_documents(caller):
-    text = (Path(__file__).resolve().parents[2] / "docs/ros_interface.md").read_text()
-    node = caller.make()
-    assert node.trigger_configure() == SUCCESS
-    sections = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
-    documented = set(re.findall(r"^\| `~/(\w+)` \|", sections["Services"], re.M))
-    offered = {service.srv_name.rsplit("/", 1)[-1] for service in node.services}
-    of_rclpy = r"\w*(parameters|parameters_atomically|parameter_types|_state|_states|_transitions"
-    of_rclpy += r"|_graph|_description)"
-    assert {name for name in offered if not re.fullmatch(of_rclpy, name)} == documented
-    published = {p.topic_name.removeprefix("/occany/") for p in node.publishers}
-    published -= {"/rosout", "/parameter_events", "/diagnostics", "transition_event"}
-    documented = set(re.findall(r"`~/([\w/]+)`", sections["Publications"]))
-    documented = {name.replace("NAME", "obstacles") for name in documented}
-    documented = {name for name in documented if name.startswith(("output/", "status"))}
-    assert published == {name for name in documented if not name.startswith("output/loaded")}
 
 
 def test_reset_begins_window_and_path_anew(caller):
