@@ -179,10 +179,11 @@ setup(
         "train": ["tensorboard", "pyarrow", "fsspec"],
         "bags": ["rosbags"],
         "download": ["huggingface_hub"],
-        "view": ["rerun-sdk"],
+        "view": ["rerun-sdk>=0.23"],
         "ros": lines_of("dev/requirements.txt"),
         # launch_pytest of ROS 2 does not work with pytest 8.4 and later
-        "dev": ["pytest>=8,<8.4", "hypothesis", "ruff"],
+        # Rerun 0.26 is half as large as the versions after it
+        "dev": ["pytest>=8,<8.4", "hypothesis", "ruff", "rerun-sdk>=0.23,<0.27"],
     },
     entry_points={"console_scripts": ["occany = occany_core.cli.main:main"]},
     distclass=RosDistribution,

@@ -98,6 +98,11 @@ def arguments():
             description="what RViz shows: rviz/ has surround, mono, nav2 and debug",
         ),
         DeclareLaunchArgument(
+            "rerun",
+            default_value="false",
+            description="show the node in Rerun (needs rerun-sdk)",
+        ),
+        DeclareLaunchArgument(
             "log_level",
             default_value="info",
             choices=["debug", "info", "warn", "error", "fatal"],
@@ -196,6 +201,18 @@ def generate_launch_description():
         parameters=[{"use_sim_time": LaunchConfiguration("use_sim_time")}],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
+    rerun = Node(
+        package="occany_ros",
+        executable="view",
+        name="view",
+        arguments=[
+            "--node",
+            PathJoinSubstitution(["/", LaunchConfiguration("namespace"), "occany"]),
+        ],
+        parameters=[{"use_sim_time": LaunchConfiguration("use_sim_time")}],
+        condition=IfCondition(LaunchConfiguration("rerun")),
+    )
+    shown = [rviz, rerun]
     return LaunchDescription(
-        [*arguments(), *environment(), occany_node(optional, parameters), replay, rviz]
+        [*arguments(), *environment(), occany_node(optional, parameters), replay, *shown]
     )

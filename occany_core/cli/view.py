@@ -5,6 +5,7 @@ import argparse
 from pathlib import Path
 
 from occany_core.cli import training_curves
+from occany_core.live_view import LiveView, show_scene
 from occany_core.picture import save_scene_picture
 from occany_core.results import GRID, PICTURE, load_grid, load_scene
 from occany_core.training.journal import LOG
@@ -23,12 +24,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path,
         help=f"picture file (default: {PICTURE} or {training_curves.PICTURE} in the folder)",
     )  # fmt: skip
+    parser.add_argument(
+        "--rerun", action="store_true",
+        help="show a result folder in Rerun instead (needs rerun-sdk), or write it to -o FILE.rrd",
+    )  # fmt: skip
     parser.add_argument("--title", help="line over the picture")
+
+
+def show_in_rerun(folder: Path, file: Path | None) -> None:
+    """Open the viewer, or write a file for it."""
+    scene = load_scene(folder)
+    view = LiveView(file)
+    show_scene(view, scene)
+    view.close()
+    if file is not None:
+        print(f"wrote {file}")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the picture and name it."""
     result = arguments.result
+    if arguments.rerun:
+        show_in_rerun(result, arguments.output)
+        return
     if (result / LOG).is_file():
         output = arguments.output or result / training_curves.PICTURE
         training_curves.save_curves(result, output, arguments.title or f"Training: {result}")

@@ -16,7 +16,7 @@ from test_minilaunch import MINILAUNCH, TALKER, environment, pytestmark  # noqa:
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {
-    "occany_ros": ["occany_node", "replay"],
+    "occany_ros": ["occany_node", "replay", "view"],
     "rviz2": ["rviz2"],
     "nav2_costmap_2d": ["nav2_costmap_2d"],
     "nav2_lifecycle_manager": ["lifecycle_manager"],
@@ -105,6 +105,15 @@ def test_presets_start_the_node_and_what_is_asked_for(stand_ins, file, cameras, 
     assert set(found) == {"occany_node", "replay", "rviz2"}
     assert found["rviz2"].argv[:2] == ["-d", f"{stand_ins}/share/occany_ros/rviz/{rviz}.rviz"]
     assert found["occany_node"].remapped["__ns"] == found["replay"].remapped["__ns"] == "/robot"
+
+
+@pytest.mark.parametrize(("namespace", "name"), [("", "/occany"), ("robot", "/robot/occany")])
+def test_rerun_is_shown_the_node_of_the_namespace(stand_ins, namespace, name):
+    arguments = ["rerun:=true", f"namespace:={namespace}", "use_sim_time:=true"]
+    found = started(stand_ins, "surround.launch.py", *arguments)
+    assert set(found) == {"occany_node", "view"}
+    assert found["view"].argv[:2] == ["--node", name]
+    assert found["view"].parameters["use_sim_time"] is True
 
 
 def test_optional_arguments_become_parameters_only_when_given(stand_ins):
