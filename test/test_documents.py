@@ -11,8 +11,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 
 from occany_core.grid_codec import DenseGrid, GridPose, decode_dense
+from occany_ros import interface
+from occany_ros.declarations import NODE_DECLARATIONS, camera_declarations, core_declarations
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/voxel_grid.md"
@@ -126,3 +129,52 @@ def test_cpp_of_the_message_page_reads_grids_as_the_library_does(vector, tmp_pat
     np.testing.assert_array_equal(found[:, 2], completed)
     index = np.stack(np.indices(cells.probability.shape), axis=-1).reshape(-1, 3)
     np.testing.assert_allclose(found[:, 3:], (index + 0.5) * cells.resolution, rtol=1e-5)
+
+
+# --- pages about other packages -----------------------------------------------------------------
+
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+PARAMETERS = {one.name for one in (*NODE_DECLARATIONS, *core_declarations())}
+PARAMETERS |= {one.name for one in camera_declarations("NAME")}
+GROUPS = {name.split(".")[0] for name in PARAMETERS if "." in name}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_name_topics_services_and_parameters_that_exist(page):
+    text = page.read_text()
+    names = {one.name for one in interface.PUBLICATIONS + interface.SUBSCRIPTIONS}
+    names |= {one.name for one in interface.SERVICES}
+    names |= {*interface.SERVICES_OF_LIFECYCLE_NODES, *interface.SERVICES_OF_EVERY_NODE}
+    names |= {name.replace("/NAME", "/obstacles") for name in names} | {"~/output/loaded"}
+    for topic in re.findall(r"(?:~|/occany)/((?:input|output)/[\w/]*\w|status)\b", text):
+        assert f"~/{topic}" in names, f"{page.name} names ~/{topic}"
+    for service in re.findall(r"`~/(\w+)`", text):
+        assert f"~/{service}" in names, f"{page.name} names ~/{service}"
+    for name in re.findall(r"`((?:[a-z_]+|camera\.NAME)\.[a-z_]+(?:\.[a-z_]+)?)`", text):
+        is_ours = name.split(".")[0] in GROUPS and not name.endswith((".md", ".py", ".yaml"))
+        is_ours &= page.name != "parity.md"  # names functions
+        assert not is_ours or name in PARAMETERS, f"{page.name} names the parameter {name}"
+
+
+def test_yaml_of_the_pages_is_yaml_and_takes_the_resolution_of_the_grid():
+    blocks = [
+        (page.name, text)
+        for page in PAGES
+        for text in re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.M | re.S)
+    ]
+    assert len(blocks) >= 4
+    (resolution,) = (one.default for one in core_declarations() if one.name == "voxels.resolution")
+    for name, text in blocks:
+        assert yaml.safe_load(text), name
+        for size in re.findall(r"(?:voxel_size|z_resolution): ([\d.]+)", text):
+            assert float(size) == resolution, name
+
+
+def test_every_page_is_reached_from_the_readme_or_the_pages_it_names():
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        reached.add(page)
+        links = re.findall(r"\]\(([^)#]+\.md)\)", page.read_text())
+        waiting += {(page.parent / link).resolve() for link in links} - reached
+    assert [page.name for page in PAGES if page not in reached] == []
