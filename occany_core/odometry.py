@@ -33,6 +33,8 @@ class Odometry:
     """Why this segment began; empty for the first."""
     links: int = 0
     """Links from the first pose to this one, all segments."""
+    links_before: int = 0
+    """Those before this segment."""
     metres: float = 0.0
     """Length of these links."""
     unseen_metres: float = 0.0
@@ -48,14 +50,20 @@ class Odometry:
         )
 
     def broken(self, reason: str, unseen_metres: float) -> "Odometry":
-        """Begin a new segment at this pose.
+        """Begin a new segment at this pose, unless this one has no link yet and the same reason.
 
         Args:
             reason: Why no link is possible.
             unseen_metres: How far the rig may have gone meanwhile.
         """
-        unseen = math.hypot(self.unseen_metres, unseen_metres)
-        return replace(self, segment=self.segment + 1, break_reason=reason, unseen_metres=unseen)
+        is_going_on = reason == self.break_reason and self.links == self.links_before
+        return replace(
+            self,
+            segment=self.segment + (not is_going_on),
+            break_reason=reason,
+            unseen_metres=math.hypot(self.unseen_metres, unseen_metres),
+            links_before=self.links,
+        )
 
     def position_deviation(self, drift: float) -> float:
         """Return the standard deviation of the position [m].

@@ -15,6 +15,7 @@ import torch
 from occany_core import rigid
 from occany_core.checkpoints import Model
 from occany_core.config import OccAnyConfig
+from occany_core.errors import DegenerateGeometryError
 from occany_core.images import View
 from occany_core.odometry import Odometry
 from occany_core.pipeline import EncodedSet, Scene, Stopwatch, encode, reconstruct
@@ -36,6 +37,12 @@ class _Kept:
     def stamp(self) -> float:
         """Capture time [s]."""
         return self.encoded.views[0].stamp
+
+
+def _last_motion(scene: Scene) -> torch.Tensor:
+    """Return the pose (4, 4) of the newest rig in the frame of the one before it [m]."""
+    before, now = scene.world_from_rig[-2], scene.world_from_rig[-1]
+    return torch.linalg.inv(before) @ now
 
 
 class Stream:
@@ -75,25 +82,43 @@ class Stream:
         with watch.stage("encode"):
             new = encode(self.model, views, self.config)
         past = self._past_for(new)
-        sets = [*(kept.encoded for kept in past), new]
-        scene = reconstruct(self.model, sets, self.config, watch.seconds)
-        odometry, reason = self._odometry, ""
-        if past:
-            before, now = scene.world_from_rig[-2], scene.world_from_rig[-1]
-            motion = torch.linalg.inv(before) @ now
-            reason = self._implausible(motion, new.views[0].stamp - past[-1].stamp)
-            odometry = past[-1].odometry.linked(motion)
-            if reason:  # a window that is wrongly joined shows everything twice
-                past = []
-                scene = reconstruct(self.model, [new], self.config, watch.seconds)
-        elif self._window and self.config.window.view_sets > 1:
-            reason = self._why_alone(new)
+        scene, reason = self._reconstruct(past, new, watch)
         if reason:
+            past = []
             odometry = self._odometry.broken(reason, self._unseen_metres(new))
-            logger.warning("odometry: segment %d begins: %s", odometry.segment, reason)
+            if odometry.segment != self._odometry.segment:
+                logger.warning("odometry: segment %d begins: %s", odometry.segment, reason)
+        elif past:
+            odometry = past[-1].odometry.linked(_last_motion(scene))
+        else:
+            odometry = self._odometry
         self._window = [*past, _Kept(new, odometry)]
         self._odometry = odometry
         return scene
+
+    def _reconstruct(
+        self, past: list[_Kept], new: EncodedSet, watch: Stopwatch
+    ) -> tuple[Scene, str]:
+        """Return the scene of the window, or of the new set alone and why it stands alone.
+
+        A window that is wrongly joined shows everything twice, so it is given up.
+        """
+        before = dict(watch.seconds)
+        sets = [*(kept.encoded for kept in past), new]
+        try:
+            scene = reconstruct(self.model, sets, self.config, before)
+        except DegenerateGeometryError as error:
+            if not past:
+                raise
+            reason = f"the view sets cannot be aligned ({error})"
+        else:
+            if not past:
+                return scene, self._why_alone(new)
+            seconds = new.views[0].stamp - past[-1].stamp
+            reason = self._implausible(_last_motion(scene), seconds)
+        if reason:
+            scene = reconstruct(self.model, [new], self.config, before)
+        return scene, reason
 
     def _implausible(self, motion: torch.Tensor, seconds: float) -> str:
         """Say why a motion between two sets cannot be true; empty when it can."""
@@ -107,7 +132,11 @@ class Stream:
         )
 
     def _why_alone(self, new: EncodedSet) -> str:
-        """Say why no earlier set can be joined with a new one."""
+        """Say why no earlier set can be joined with a new one; empty where none has to be."""
+        if not self._window or (self.config.window.view_sets == 1 and not self._odometry.links):
+            return ""
+        if self.config.window.view_sets == 1:
+            return "window.view_sets is 1"
         if self._window[-1].encoded.tokens.grid != new.tokens.grid:
             return "the picture size changed"
         gap = abs(new.views[0].stamp - self._window[-1].stamp)

@@ -36,7 +36,7 @@ def test_a_break_keeps_the_pose_and_adds_what_may_have_happened():
     assert (after.segment, after.break_reason) == (2, "the picture size changed")
     assert after.position_deviation(DRIFT) == pytest.approx(30.0, abs=0.1)
     assert after.rotation_deviation(DRIFT) == math.pi
-    again = after.broken("again", unseen_metres=40.0)
+    again = after.linked(rigid.shift(x=1.0)).broken("the picture size changed", 40.0)
     assert again.segment == 3
     assert again.position_deviation(DRIFT) == pytest.approx(50.0, abs=0.1)
 
@@ -117,3 +117,36 @@ def test_a_reset_begins_at_the_first_segment(model):
     assert stream.odometry.segment == 2
     stream.reset()
     assert stream.odometry.segment == 1
+
+
+def test_sets_that_cannot_be_aligned_begin_a_segment(model):
+    config = street_config(window__view_sets=3)
+    stream = Stream(model, config)
+    for views in sequence(2):
+        stream.add(views)
+    with torch.inference_mode():
+        for kept in stream._window:  # tokens that spoil every prediction they take part in
+            kept.encoded.tokens.tokens.fill_(float("nan"))
+    views = sequence(3)[2]
+    scene = stream.add(views)
+    assert stream.odometry.segment == 2
+    assert stream.odometry.break_reason.startswith("the view sets cannot be aligned (")
+    assert stream.num_sets == 1
+    alone = predict(model, [views], config)
+    torch.testing.assert_close(scene.observed.points_world, alone.observed.points_world)
+
+
+def test_a_path_that_was_given_up_for_a_while_is_broken(model):
+    stream = Stream(model, street_config(window__view_sets=2))
+    sets = sequence(6)
+    for views in sets[:2]:
+        stream.add(views)
+    stream.config = street_config(window__view_sets=1)
+    for views in sets[2:4]:
+        stream.add(views)
+    assert stream.odometry is None
+    stream.config = street_config(window__view_sets=2)
+    stream.add(sets[4])
+    assert stream.odometry.break_reason == "window.view_sets is 1"
+    assert stream.odometry.segment == 2
+    assert stream.odometry.unseen_metres == pytest.approx(math.hypot(35.0, 35.0))
