@@ -22,6 +22,9 @@ from occany_core.poses import Cameras, estimate_cameras, estimate_focal, registe
 from occany_core.rig_poses import grid_from_reference, known_cameras
 from occany_core.scale import Scale, determine
 
+THINNING = 4
+"""Every so many pixels, along both sides, tell how far cameras are from each other."""
+
 ViewSets = Sequence[Sequence[View]]
 
 
@@ -107,13 +110,16 @@ def _scale(sets: ViewSets, K: Tensor | None, predicted: Pointmaps, config: OccAn
     has_distances = any(
         known is not None for view in views for known in (view.rig_from_cam, view.odom_from_rig)
     )
+    thin = (slice(None), slice(None, None, THINNING), slice(None, None, THINNING))
+    points_cam = predicted.points_cam[thin]
     if len(views) > 1 and has_distances:
-        poses = register(predicted.points_world, predicted.points_cam, predicted.confidence)
+        poses = register(predicted.points_world[thin], points_cam, predicted.confidence[thin])
     else:
         poses = torch.eye(4).expand(len(views), 4, 4)
-    known_px = None if K is None else float(K[0, 0])
-    predicted_px = None if K is None else float(estimate_focal(predicted.points_cam[:1]))
-    return determine([list(one) for one in sets], poses, (known_px, predicted_px), config)
+    focals = (None, None)
+    if K is not None:
+        focals = float(K[0, 0]), THINNING * float(estimate_focal(points_cam[:1]))
+    return determine([list(one) for one in sets], poses, focals, config)
 
 
 def _rigs_from_first_cameras(
