@@ -23,6 +23,16 @@ RADIANS_PER_METRE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
+class Drift:
+    """How wrong the motions of a network are: standard deviation of the position."""
+
+    per_metre: float
+    """Of the predicted path; from a wrong scale."""
+    per_second: float
+    """Metres; from motion that the network does not see."""
+
+
+@dataclass(frozen=True, slots=True)
 class Odometry:
     """Where the rig is, as far as the path of its view sets tells."""
 
@@ -37,16 +47,19 @@ class Odometry:
     """Those before this segment."""
     metres: float = 0.0
     """Length of these links."""
+    seconds: float = 0.0
+    """Time that these links took."""
     unseen_metres: float = 0.0
     """How far the rig may have gone between segments."""
 
-    def linked(self, motion: Float[Tensor, "4 4"]) -> "Odometry":
-        """Go on by a motion in the rig's own frame."""
+    def linked(self, motion: Float[Tensor, "4 4"], seconds: float) -> "Odometry":
+        """Go on by a motion in the rig's own frame that took so long."""
         return replace(
             self,
             odom_from_rig=self.odom_from_rig @ motion,
             links=self.links + 1,
             metres=self.metres + motion[:3, 3].norm().item(),
+            seconds=self.seconds + abs(seconds),
         )
 
     def broken(self, reason: str, unseen_metres: float) -> "Odometry":
@@ -65,20 +78,17 @@ class Odometry:
             links_before=self.links,
         )
 
-    def position_deviation(self, drift: float) -> float:
-        """Return the standard deviation of the position [m].
-
-        Args:
-            drift: Standard deviation per metre driven.
-        """
+    def position_deviation(self, drift: Drift) -> float:
+        """Return the standard deviation of the position [m]."""
         return math.hypot(
             START_DEVIATION,
             LINK_DEVIATION * math.sqrt(self.links),
-            drift * self.metres,
+            drift.per_metre * self.metres,
+            drift.per_second * self.seconds,
             self.unseen_metres,
         )
 
-    def rotation_deviation(self, drift: float) -> float:
-        """Return the standard deviation of the rotation [rad]; the same `drift`."""
+    def rotation_deviation(self, drift: Drift) -> float:
+        """Return the standard deviation of the rotation [rad]."""
         turn = RADIANS_PER_METRE * self.position_deviation(drift)
         return min(math.pi, turn if self.segment == 1 else math.pi)

@@ -89,7 +89,9 @@ class Stream:
             if odometry.segment != self._odometry.segment:
                 logger.warning("odometry: segment %d begins: %s", odometry.segment, reason)
         elif past:
-            odometry = past[-1].odometry.linked(_last_motion(scene))
+            odometry = past[-1].odometry.linked(
+                _last_motion(scene), new.views[0].stamp - past[-1].stamp
+            )
         else:
             odometry = self._odometry
         self._window = [*past, _Kept(new, odometry)]

@@ -4,11 +4,9 @@
 Core settings appear under their own names. Durations in seconds, lengths in metres.
 """
 
-import math
 from dataclasses import dataclass
 
 from occany_core.config import settings as core_settings
-from occany_core.errors import ConfigError
 from occany_ros.height_bands import UNKNOWN_IS
 from occany_ros.sync_rules import POLICIES
 
@@ -298,7 +296,16 @@ NODE_DECLARATIONS = (
         least=0.001,
         most=10.0,
         is_live=True,
-        description="standard deviation of the odometry per metre driven, for its covariance",
+        description="standard deviation of the odometry per metre of its path, for its covariance",
+    ),
+    Declaration(
+        name="publish.odometry_drift_per_second",
+        default=6.0,
+        least=0.0,
+        most=100.0,
+        is_live=True,
+        description="and per second [m/s], for motion that the weights do not see: the bundled "
+        "ones see hardly any; 0 for weights that do",
     ),
 )
 
@@ -350,36 +357,3 @@ def core_declarations() -> tuple[Declaration, ...]:
         )
         for setting in core_settings()
     )
-
-
-def checked(declaration: Declaration, value: object) -> Value:
-    """Return the value in the declared type; whole numbers pass for floats, lists become tuples.
-
-    Raises:
-        ConfigError: Wrong type, outside the range, or not one of the choices.
-    """
-    name, default = declaration.name, declaration.default
-    if isinstance(default, tuple):
-        if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
-            raise ConfigError(f"parameter {name} is {value!r}; it must be a list")
-        return tuple(item for item in value if item != "")
-    if isinstance(default, float) and type(value) is int:
-        value = float(value)
-    if value is False and "off" in declaration.choices:
-        value = "off"  # YAML 1.1 reads the word as a boolean
-    if type(value) is not type(default):
-        raise ConfigError(
-            f"parameter {name} is {value!r}; it must be of type {type(default).__name__}"
-        )
-    if declaration.choices and value not in declaration.choices:
-        allowed = ", ".join(repr(choice) for choice in declaration.choices)
-        raise ConfigError(f"parameter {name} is {value!r}; it must be one of {allowed}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"parameter {name} is {value!r}; it must be finite")
-    if declaration.least is not None and value < declaration.least:
-        raise ConfigError(
-            f"parameter {name} is {value!r}; it must be at least {declaration.least}"
-        )
-    if declaration.most is not None and value > declaration.most:
-        raise ConfigError(f"parameter {name} is {value!r}; it must be at most {declaration.most}")
-    return value

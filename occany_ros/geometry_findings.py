@@ -3,7 +3,7 @@
 
 import math
 
-from occany_core.odometry import Odometry
+from occany_core.odometry import Drift, Odometry
 from occany_core.scale import Scale
 from occany_ros.diagnostics import OK, WARN, Finding
 
@@ -51,12 +51,12 @@ def scale_finding(scale: Scale, jump: str, odometry_warning: str) -> Finding:
     return Finding("scale", OK, text, values)
 
 
-def odometry_finding(odometry: Odometry, drift: float, is_new_segment: bool) -> Finding:
+def odometry_finding(odometry: Odometry, drift: Drift, is_new_segment: bool) -> Finding:
     """Judge the path.
 
     Args:
         odometry: Of the last cycle.
-        drift: Standard deviation per metre.
+        drift: Of the odometry.
         is_new_segment: Whether the segment began a short while ago.
     """
     deviation = odometry.position_deviation(drift)

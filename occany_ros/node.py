@@ -295,7 +295,7 @@ class OccAnyNode(LifecycleNode):
             self._status, self._views.missing_extrinsics if self._views else ""
         )
         if self._odometry is not None:
-            drift = self._settings.publish.odometry_drift
+            drift = self._settings.publish.drift
             findings += motion_findings(self._status, drift, self._odometry.warning)
             findings.append(bands_finding(self._outputs.bands_error))
         if self._worker is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from occany_core.config import OccAnyConfig, VoxelsConfig, from_flat
 from occany_core.errors import ConfigError
+from occany_core.odometry import Drift
 from occany_ros.declarations import MAX_CAMERAS, Value, core_declarations
 from occany_ros.height_bands import Band, BandRules, layers_of
 from occany_ros.scene_files import default_directory
@@ -41,6 +42,12 @@ class PublishSettings:
     max_voxel_points: int
     path_length: int
     odometry_drift: float
+    odometry_drift_per_second: float
+
+    @property
+    def drift(self) -> Drift:
+        """Of the odometry."""
+        return Drift(self.odometry_drift, self.odometry_drift_per_second)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

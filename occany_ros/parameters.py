@@ -19,10 +19,10 @@ from occany_ros.declarations import (
     Declaration,
     Value,
     camera_declarations,
-    checked,
     core_declarations,
 )
 from occany_ros.node_settings import NodeSettings, node_settings
+from occany_ros.parameter_values import checked
 
 FOREIGN = ("use_sim_time", "start_type_description_service", "qos_overrides")
 """Parameters, or first parts of their names, that rclpy itself declares or reads."""

@@ -131,7 +131,7 @@ class Outputs:
             self._segment = path.segment
         odom_from_base = np.asarray(path.odom_from_rig, np.float64)
         header = Header(stamp=time_message(stamp_ns), frame_id=settings.odom_frame)
-        drift = settings.publish.odometry_drift
+        drift = settings.publish.drift
         deviations = path.position_deviation(drift), path.rotation_deviation(drift)
         odometry = odometry_message(odom_from_base, header, settings.base_frame, deviations)
         self._odometry.publish(odometry)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 
+from occany_core.odometry import Drift
 from occany_ros.diagnostics import (
     ERROR,
     OK,
@@ -92,12 +93,12 @@ def bands_finding(error: str) -> Finding:
     return Finding("height bands", ERROR if error else OK, error or "the grid is upright")
 
 
-def motion_findings(status: Status, drift: float, odometry_warning: str) -> list[Finding]:
+def motion_findings(status: Status, drift: Drift, odometry_warning: str) -> list[Finding]:
     """Judge metres and path.
 
     Args:
         status: Of the node.
-        drift: Standard deviation of the odometry per metre.
+        drift: Of the odometry.
         odometry_warning: Why the vehicle's own odometry cannot be used, or empty.
     """
     history, now_s, findings = status.history, time.monotonic(), []

@@ -11,32 +11,34 @@ import torch
 from street_views import picture, sequence, small_street_model, street_config
 
 from occany_core import Stream, View, predict, rigid
-from occany_core.odometry import Odometry
+from occany_core.odometry import Drift, Odometry
 
-DRIFT = 0.05
+DRIFT = Drift(per_metre=0.05, per_second=0.2)
 
 
 def test_doubt_grows_with_every_link_and_is_never_zero():
     odometry = Odometry()
     deviations = [odometry.position_deviation(DRIFT)]
     for motion in [rigid.shift(x=1.0)] * 5 + [torch.eye(4)] * 5:
-        odometry = odometry.linked(motion)
+        odometry = odometry.linked(motion, seconds=0.5)
         deviations.append(odometry.position_deviation(DRIFT))
     assert deviations[0] > 0
     assert all(later > earlier for earlier, later in itertools.pairwise(deviations))
-    assert (odometry.links, odometry.metres) == (10, 5.0)
-    assert deviations[-1] == pytest.approx(math.hypot(0.05, 0.01 * math.sqrt(10), DRIFT * 5))
+    assert (odometry.links, odometry.metres, odometry.seconds) == (10, 5.0, 5.0)
+    assert deviations[-1] == pytest.approx(
+        math.hypot(0.05, 0.01 * math.sqrt(10), 0.05 * 5, 0.2 * 5)
+    )
     assert 0 < odometry.rotation_deviation(DRIFT) < 0.1
 
 
 def test_a_break_keeps_the_pose_and_adds_what_may_have_happened():
-    before = Odometry().linked(rigid.shift(x=2.0))
+    before = Odometry().linked(rigid.shift(x=2.0), 0.5)
     after = before.broken("the picture size changed", unseen_metres=30.0)
     assert torch.equal(after.odom_from_rig, before.odom_from_rig)
     assert (after.segment, after.break_reason) == (2, "the picture size changed")
     assert after.position_deviation(DRIFT) == pytest.approx(30.0, abs=0.1)
     assert after.rotation_deviation(DRIFT) == math.pi
-    again = after.linked(rigid.shift(x=1.0)).broken("the picture size changed", 40.0)
+    again = after.linked(rigid.shift(x=1.0), 0.5).broken("the picture size changed", 40.0)
     assert again.segment == 3
     assert again.position_deviation(DRIFT) == pytest.approx(50.0, abs=0.1)
 

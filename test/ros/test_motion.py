@@ -17,6 +17,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from test_node import FAILURE, MS, SUCCESS, Bench
 from tf2_msgs.msg import TFMessage
 
+from occany_core.odometry import Drift
 from occany_core.odometry import Odometry as PathOfRig
 from occany_core.scale import Rung, Scale
 from occany_ros.diagnostics import OK, WARN
@@ -26,6 +27,7 @@ from occany_ros.odometry_input import PoseTrack
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 START_NS = 10**12
+DRIFT = Drift(0.05, 6.0)
 
 
 @pytest.fixture
@@ -166,12 +168,12 @@ def test_a_path_that_cannot_be_linked_goes_on_in_a_new_segment_and_says_so(bench
 
 def test_finding_of_a_new_segment_goes_after_a_while():
     path = PathOfRig().broken("the picture size changed", 35.0)
-    assert odometry_finding(path, 0.05, is_new_segment=True).message == (
+    assert odometry_finding(path, DRIFT, is_new_segment=True).message == (
         "odometry: segment 2 begins, because the picture size changed; its poses are not linked "
         "to those before and may be off by 35 m"
     )
-    assert odometry_finding(path, 0.05, is_new_segment=False).level == OK
-    assert odometry_finding(PathOfRig(), 0.05, is_new_segment=True).level == OK
+    assert odometry_finding(path, DRIFT, is_new_segment=False).level == OK
+    assert odometry_finding(PathOfRig(), DRIFT, is_new_segment=True).level == OK
 
 
 # --- frames -------------------------------------------------------------------------------------
