@@ -10,8 +10,9 @@ A ladder; the first rung that can be determined holds:
 * `model`: no correction.
 
 Known and predicted distances are compared as vectors in the frame of a camera, so a prediction
-that points elsewhere speaks against a rung, and one pair of cameras is enough to doubt it. `V`
-views.
+that points elsewhere speaks against a rung. One that points well and is far too short or long
+speaks against it too: a network that sees no motion would otherwise have all depths multiplied.
+`V` views.
 """
 
 import itertools
@@ -24,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from occany_core import rigid
-from occany_core.config import OccAnyConfig
+from occany_core.config import OccAnyConfig, ScaleConfig
 from occany_core.images import View
 from occany_core.rig_poses import grid_from_reference
 
@@ -155,22 +156,31 @@ def _focal_rung(known_px: float | None, predicted_px: float | None) -> Rung | No
     return Rung("camera_info", 1.0, abs(known_px / predicted_px - 1), 1)
 
 
-def _doubt(rung: Rung, limit: float) -> str:
-    what = {
-        "odometry": "how far the odometry says that the rig drove",
-        "extrinsics": "how far apart the cameras are mounted",
-        "camera_info": "the focal length of camera_info",
-    }[rung.source]
-    remedy = {
-        "odometry": "check its child frame and stamps, and the mounting of the cameras",
-        "extrinsics": "check the mounting, or set scale.use to odometry",
-        "camera_info": "check that camera_info belongs to these pictures",
-    }[rung.source]
-    share = "beyond any factor" if math.isinf(rung.spread) else f"by {100 * rung.spread:.0f} %"
-    return (
-        f"scale: {what} and what the pictures show disagree {share}, "
-        f"scale.max_spread allows {100 * limit:.0f} %; it is not used: {remedy}"
-    )
+SAYS = {
+    "odometry": "how far the odometry says that the rig drove",
+    "extrinsics": "how far apart the cameras are mounted",
+    "camera_info": "the focal length of camera_info",
+}
+REMEDY = {
+    "odometry": "check its child frame and stamps, and the mounting of the cameras, or set "
+    "scale.use to model",
+    "extrinsics": "check the mounting, or set scale.use to odometry",
+    "camera_info": "check that camera_info belongs to these pictures",
+}
+
+
+def _doubt(rung: Rung, settings: ScaleConfig) -> str:
+    """Say why a rung does not hold; empty where it does."""
+    what = f"scale: {SAYS[rung.source]} and what the pictures show"
+    remedy = f"it is not used: {REMEDY[rung.source]}"
+    if not rung.spread <= settings.max_spread:
+        far = "beyond any factor" if math.isinf(rung.spread) else f"by {100 * rung.spread:.0f} %"
+        allowed = f"scale.max_spread allows {100 * settings.max_spread:.0f} %"
+        return f"{what} disagree {far}, {allowed}; {remedy}"
+    if not 1 / settings.max_correction <= rung.factor <= settings.max_correction:
+        allowed = f"scale.max_correction allows {settings.max_correction:g}"
+        return f"{what} differ by a factor of {rung.factor:.2f}, {allowed}; {remedy}"
+    return ""
 
 
 def determine(
@@ -202,7 +212,8 @@ def determine(
     for rung in rungs:
         if rung.source not in wanted:
             continue
-        if rung.spread <= settings.max_spread:
+        doubt = _doubt(rung, settings)
+        if not doubt:
             return Scale(rung.source, rung.factor, rung.spread, rungs, tuple(doubts))
-        doubts.append(_doubt(rung, settings.max_spread))
+        doubts.append(doubt)
     return Scale(rungs=rungs, doubts=tuple(doubts))

@@ -124,6 +124,11 @@ class ScaleConfig:
         float,
         "known and predicted distances that disagree by more than this share correct nothing",
     ] = 0.2
+    max_correction: Annotated[
+        float,
+        "a factor above this, or below its inverse, corrects nothing: the network cannot be that "
+        "wrong about depth, so it is about motion",
+    ] = 2.0
 
     def __post_init__(self) -> None:
         _require(
@@ -140,6 +145,9 @@ class ScaleConfig:
         )
         _require(
             0 < self.max_spread <= 1, "scale.max_spread", self.max_spread, "above 0, at most 1"
+        )
+        _require(
+            self.max_correction >= 1, "scale.max_correction", self.max_correction, "at least 1"
         )
 
 

@@ -113,6 +113,22 @@ def test_a_prediction_that_points_elsewhere_is_doubted():
     assert "check its child frame and stamps" in scale.doubts[0]
 
 
+@pytest.mark.parametrize("factor", [0.4, 31.0])
+def test_a_motion_that_is_far_too_short_or_long_corrects_nothing(factor):
+    scale = scale_of(rig_sets(DRIVE[:2]), predicted_poses(DRIVE[:2], factor=factor))
+    assert (scale.source, scale.factor) == ("model", 1.0)
+    assert scale.rungs[0].spread < 1e-5
+    assert scale.doubts[0] == (
+        "scale: how far the odometry says that the rig drove and what the pictures show differ by "
+        f"a factor of {factor:.2f}, scale.max_correction allows 2; it is not used: check its "
+        "child frame and stamps, and the mounting of the cameras, or set scale.use to model"
+    )
+    patient = scale_of(
+        rig_sets(DRIVE[:2]), predicted_poses(DRIVE[:2], factor=factor), scale__max_correction=50.0
+    )
+    assert patient.factor == pytest.approx(factor, rel=1e-5)
+
+
 def test_noise_shows_in_the_spread_and_hardly_in_the_factor():
     random = torch.Generator().manual_seed(0)
     poses = predicted_poses(factor=TRUE)
@@ -211,6 +227,10 @@ def test_a_stream_takes_metres_from_odometry_only_where_it_agrees():
     [
         ({"scale__factor": -1.0}, "scale.factor is -1.0; it must be 0, or between 0.01 and 100"),
         ({"scale__use": "gps"}, "scale.use is 'gps'"),
+        (
+            {"scale__max_correction": 0.5},
+            "scale.max_correction is 0.5; it must be at least 1",
+        ),
         ({"scale__max_spread": 0.0}, "scale.max_spread is 0.0; it must be above 0, at most 1"),
     ],
 )
