@@ -118,8 +118,9 @@ class ScaleConfig:
     use: Annotated[
         Literal["model", "odometry", "auto"],
         "what may correct the network's metres: nothing, the vehicle's odometry, or also the "
-        "distances between calibrated cameras",
-    ] = "odometry"
+        "distances between calibrated cameras; for weights that see motion, unlike the bundled "
+        "ones",
+    ] = "model"
     max_spread: Annotated[
         float,
         "known and predicted distances that disagree by more than this share correct nothing",

@@ -54,7 +54,7 @@ def predicted_poses(drive=DRIVE, mountings=MOUNTINGS, factor=TRUE):
 
 
 def scale_of(sets, poses, focal=(None, None), **settings):
-    return determine(sets, poses, focal, street_config(**settings))
+    return determine(sets, poses, focal, street_config(**{"scale__use": "odometry"} | settings))
 
 
 def test_odometry_tells_the_factor_of_a_rig_that_turns():
@@ -87,7 +87,14 @@ def test_the_higher_rung_holds_and_all_are_reported():
     assert (given.source, given.factor) == ("user", 2.5)
     assert math.isnan(given.spread)
     assert [rung.source for rung in given.rungs] == ["odometry", "extrinsics", "camera_info"]
-    assert scale_of(rig_sets(), predicted_poses(), scale__use="model").source == "model"
+
+
+def test_nothing_corrects_unless_it_is_asked_for_and_all_rungs_are_reported():
+    assert street_config().scale.use == "model"
+    scale = scale_of(rig_sets(), predicted_poses(), scale__use="model")
+    assert (scale.source, scale.factor, scale.doubts) == ("model", 1.0, ())
+    assert [rung.source for rung in scale.rungs] == ["odometry", "extrinsics"]
+    assert scale.rungs[0].factor == pytest.approx(TRUE, rel=1e-5)
 
 
 def test_a_focal_length_that_agrees_confirms_and_corrects_nothing():
@@ -189,7 +196,7 @@ def test_a_window_with_odometry_is_metric(calibrated):
         sets = [[replace(view, K=None, rig_from_cam=None) for view in one] for one in sets]
     intrinsics = [None if v.K is None else torch.as_tensor(v.K).float() for s in sets for v in s]
     raw = street_maps(predicted_poses(mountings=mountings), TRUE)
-    found = locate(sets, intrinsics, raw, street_config())
+    found = locate(sets, intrinsics, raw, street_config(scale__use="odometry"))
     assert found.scale.source == "odometry"
     assert found.scale.factor == pytest.approx(TRUE, rel=1e-4)
     depth = found.seen.points_cam[..., 2]
@@ -215,7 +222,8 @@ def test_a_factor_of_the_user_scales_everything_but_the_rendering_network_sees_i
 
 
 def test_a_stream_takes_metres_from_odometry_only_where_it_agrees():
-    stream = Stream(small_street_model(), street_config(window__view_sets=3))
+    config = street_config(window__view_sets=3, scale__use="odometry")
+    stream = Stream(small_street_model(), config)
     for views in rig_sets():
         scene = stream.add(views)
     assert scene.scale_source == "camera_info"  # the small network sees the same picture always

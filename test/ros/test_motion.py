@@ -73,7 +73,7 @@ def pose_of(step, child="base_link", **changes):
 
 
 def test_the_vehicles_odometry_is_compared_and_a_disagreement_is_told(bench):
-    bench.running(transport="compressed", window__view_sets=2)
+    bench.running(transport="compressed", window__view_sets=2, scale__use="odometry")
     odometry = bench.publisher(Odometry, "/occany/input/odometry", 100)
     for step in range(8):
         for message in (pose_of(2 * step), pose_of(2 * step + 1)):
