@@ -11,6 +11,11 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Header
 
+from occany_ros.budget import Cost, Limits, Step
+
+NEAR_LIMIT = 0.9
+"""Part of the memory limit above which a warning comes before the work is reduced."""
+
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
@@ -157,9 +162,29 @@ def pipeline_finding(
     return Finding("pipeline", WARN, state, values)
 
 
-def geometry_finding(frame_source: str, scale_source: str, missing_transform: str) -> Finding:
-    """Judge where frames and metres come from."""
+def budget_finding(step: Step, limits: Limits, cost: Cost | None) -> Finding:
+    """Judge time and memory of the last cycle, and how far the work is reduced."""
+    values = {"level": str(step.level)}
+    if cost is not None:
+        values["time_ms"] = f"{cost.total_ms:.0f}"
+        values["memory_mb"] = f"{cost.memory_mb:.0f}"
+        values["rendered_views"] = str(cost.rendered)
+    if step.level:
+        return Finding("budget", WARN, step.describe(), values)
+    share = cost.memory_mb / limits.memory_mb if cost and limits.memory_mb else 0.0
+    if share > NEAR_LIMIT:
+        message = f"a cycle takes {share:.0%} of budget.memory_mb, {limits.memory_mb} MB"
+        return Finding("budget", WARN, message, values)
+    return Finding("budget", OK, step.describe(), values)
+
+
+def geometry_finding(
+    frame_source: str, scale_source: str, missing_transform: str, error: str = ""
+) -> Finding:
+    """Judge where frames and metres come from, and whether the last cycle gave any geometry."""
     values = {"frame_source": frame_source, "scale_source": scale_source}
+    if error:
+        return Finding("geometry", ERROR, error, values)
     if missing_transform:
         return Finding("geometry", WARN, missing_transform, values)
     if frame_source == "assumed level":

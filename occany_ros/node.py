@@ -16,7 +16,8 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from occany_core.errors import OccAnyError
-from occany_ros.diagnostics import clock_finding
+from occany_ros.budget import Budget
+from occany_ros.diagnostics import budget_finding, clock_finding
 from occany_ros.inference import Inference, Job
 from occany_ros.msg import OccAnyStatus
 from occany_ros.node_settings import NodeSettings
@@ -211,6 +212,8 @@ class OccAnyNode(LifecycleNode):
     def _submit(self, view_set: ViewSet | None) -> None:
         if view_set is not None:
             self._last_set_s = time.monotonic()
+            if not self._inference.budget.take():
+                return
             self._worker.submit(Job(view_set, self._settings))
 
     def _on_live_change(self, settings: NodeSettings) -> None:
@@ -233,6 +236,7 @@ class OccAnyNode(LifecycleNode):
         self._finished = Finished(result, job.settings, job.view_set.epoch)
         result.stages_ms["publish"] = 1e3 * (time.perf_counter() - began)
         waited_ms = (time.monotonic_ns() - max(image.arrived_ns for image in images)) * 1e-6
+        self._inference.budget.note(result.work, result.cost(), job.settings.budget)
         latency_ms = (self.get_clock().now().nanoseconds - newest_ns) * 1e-6
         if not 0 <= latency_ms <= LONGEST_LATENCY_MS:
             latency_ms = waited_ms
@@ -240,7 +244,8 @@ class OccAnyNode(LifecycleNode):
         self._publish_status()
 
     def _on_error(self, error: OccAnyError) -> None:
-        self._status.note_error(str(error))
+        self._status.note_error(error)
+        self._reports.was_logged(str(error))
         self.get_logger().error(str(error), throttle_duration_sec=10.0)
 
     def _on_fatal(self, traceback_text: str) -> None:
@@ -253,11 +258,13 @@ class OccAnyNode(LifecycleNode):
     # --- reports -------------------------------------------------------------------------------
     def _publish_status(self) -> None:
         sync, worker, settings = self._sync, self._worker, self._settings
+        budget = self._inference.budget if self._inference else Budget()
         message = self._status.message(
             stamp=self.get_clock().now().to_msg(),
             frame=settings.base_frame if settings else "",
-            skipped=worker.skipped if worker else 0,
+            skipped=(worker.skipped if worker else 0) + budget.left_out,
             dropped_images=sync.counters.dropped if sync else 0,
+            budget=budget.step,
         )
         self._status_publisher.publish(message)
 
@@ -272,6 +279,8 @@ class OccAnyNode(LifecycleNode):
             self._status, self._views.missing_extrinsics if self._views else ""
         )
         if self._worker is not None:
+            step, limits = self._inference.budget.step, self._settings.budget
+            findings.append(budget_finding(step, limits, self._status.history.cost))
             findings += camera_findings(self._inputs, self._sync, time.monotonic_ns())
             since_s = None if self._last_set_s is None else time.monotonic() - self._last_set_s
             findings.append(synchroniser_finding(self._inputs, self._sync, since_s))

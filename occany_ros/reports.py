@@ -77,9 +77,14 @@ def status_findings(status: Status, missing_extrinsics: str) -> list[Finding]:
     findings = [pipeline_finding(status.state, status.last_error, rate_hz, history.stages_ms)]
     if model.name:
         findings.append(model_finding(model.name, model.sha256, model.licence, model.device))
-    if history.published:
+    if history.published or status.geometry_error:
         findings.append(
-            geometry_finding(history.frame_source, history.scale_source, missing_extrinsics)
+            geometry_finding(
+                history.frame_source,
+                history.scale_source,
+                missing_extrinsics,
+                status.geometry_error,
+            )
         )
     return findings
 

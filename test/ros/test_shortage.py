@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The running node when memory or time is short, or the network's output is no number."""
+
+import pytest
+import torch
+
+pytest.importorskip("rclpy")
+
+from test_node import FAILURE, SUCCESS, Bench
+
+from occany_core.network import OccAnyNetwork
+from occany_ros.budget import EVERY_OTHER, FEWER_VIEWS, NARROWER
+from occany_ros.memory_use import is_out_of_memory, resident_mb
+
+PATIENCE_S = 60.0
+TOO_MUCH = 2**60
+"""More bytes than any machine has: PyTorch and NumPy raise their own errors."""
+
+
+@pytest.fixture
+def bench(ros):
+    return Bench(ros)
+
+
+class Faulty:
+    """The network's own call, which fails or lies as often as it is told."""
+
+    def __init__(self, monkeypatch, call="render"):
+        self.own = getattr(OccAnyNetwork, call)
+        self.failures = 0
+        self.fault = None
+        monkeypatch.setattr(OccAnyNetwork, call, lambda network, *a, **k: self(network, *a, **k))
+
+    def __call__(self, network, *args, **options):
+        result = self.own(network, *args, **options)
+        if not self.failures:
+            return result
+        self.failures -= 1
+        return self.fault(result)
+
+
+def run_out_of_memory(result):
+    return torch.empty(TOO_MUCH, dtype=torch.uint8)
+
+
+def without_numbers(result):
+    result.points_cam[0, 0, 0, 0, 2] = float("nan")
+    return result
+
+
+def last_status(bench):
+    return bench.received["/occany/status"][-1]
+
+
+def test_an_allocation_that_fails_is_told_from_other_errors():
+    for allocate in (
+        lambda: torch.empty(TOO_MUCH, dtype=torch.uint8),
+        lambda: __import__("numpy").empty(TOO_MUCH, "u1"),
+        lambda: bytearray(TOO_MUCH),
+    ):
+        with pytest.raises((RuntimeError, MemoryError)) as caught:
+            allocate()
+        assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+
+
+def test_out_of_memory_costs_no_grid_does_less_and_grows_back(bench, monkeypatch):
+    faulty = Faulty(monkeypatch)
+    faulty.fault = run_out_of_memory
+    node = bench.running(transport="compressed", novel_views__steps=4)
+    bench.send_until_grid(["camera"], 1000 * 10**9)
+    bench.ros.spin_until(lambda: last_status(bench).novel_views == 4, PATIENCE_S, "all views")
+    assert last_status(bench).budget_level == 0
+    faulty.failures = 1
+    bench.send(["camera"], 1100 * 10**9)
+    bench.ros.spin_until(lambda: not faulty.failures, PATIENCE_S, "the injected failure")
+    bench.ros.spin_until(
+        lambda: last_status(bench).budget_level == FEWER_VIEWS, PATIENCE_S, "the first rung"
+    )
+    assert last_status(bench).budget_reason == "out of memory on cpu"
+    assert last_status(bench).novel_views == 1
+    assert last_status(bench).last_error == ""
+    finding = bench.finding(
+        "budget", "budget level 1 of 6, fewer rendered views: out of memory on cpu"
+    )
+    assert finding.level == b"\x01"
+    node._inference.budget._patience = 2
+    step = 0
+    while last_status(bench).budget_level:
+        assert step < 20, "the work does not grow back"
+        bench.send_until_grid(["camera"], (1200 + step) * 10**9)
+        bench.ros.spin_for(0.1)
+        step += 1
+    bench.send_until_grid(["camera"], 1300 * 10**9)
+    bench.ros.spin_until(lambda: last_status(bench).novel_views == 4, PATIENCE_S, "all views")
+    bench.finding("budget", "the work is as set")
+    assert node.fatal == ""
+
+
+def test_memory_that_runs_out_twice_is_one_sentence_and_the_node_survives(bench, monkeypatch):
+    faulty = Faulty(monkeypatch)
+    faulty.fault = run_out_of_memory
+    node = bench.running(transport="compressed", novel_views__steps=4)
+    bench.send_until_grid(["camera"], 1000 * 10**9)
+    faulty.failures = 2
+    bench.send(["camera"], 1100 * 10**9)
+    finding = bench.finding("pipeline", "out of memory on cpu, budget level 1 of 6")
+    assert finding.level == b"\x02"
+    assert "set budget.memory_mb, lower images.width" in finding.message
+    bench.send_until_grid(["camera"], 1200 * 10**9)
+    bench.finding("pipeline", "grids per second")
+    assert node.fatal == ""
+
+
+def test_memory_that_does_not_suffice_at_the_start_fails_in_words(bench, monkeypatch):
+    faulty = Faulty(monkeypatch, "encode")
+    faulty.fault, faulty.failures = run_out_of_memory, 1
+    node = bench.make()
+    assert node.trigger_configure() == FAILURE
+    assert "out of memory on cpu with the first 1 pictures 64 px wide; lower images.width" in (
+        node._status.last_error
+    )
+    assert node.trigger_configure() == SUCCESS
+
+
+def test_a_time_limit_that_cannot_be_kept_ends_at_every_other_set_and_is_lifted_live(bench):
+    node = bench.running(
+        ("left", "right"), transport="compressed", novel_views__steps=2, budget__latency_ms=0.5
+    )
+    for step in range(40):
+        bench.send_until_grid(["left", "right"], (1000 + step) * 10**9)
+        if node._inference.budget.step.level == EVERY_OTHER:
+            break
+    finding = bench.finding("budget", "budget level 6 of 6, every other view set: cycles took")
+    assert "and budget.latency_ms is 0" in finding.message
+    skipped = last_status(bench).skipped
+    bench.send_until_grid(["left", "right"], 2000 * 10**9, count=3)
+    bench.ros.spin_until(
+        lambda: last_status(bench).skipped > skipped, PATIENCE_S, "view sets left out"
+    )
+    node._inference.budget._patience = 1
+    assert bench.set(node, budget__latency_ms=0.0).successful
+    for step in range(40):
+        bench.send_until_grid(["left", "right"], (3000 + step) * 10**9)
+        if node._inference.budget.step.level == 0:
+            break
+    bench.finding("budget", "the work is as set")
+
+
+def test_a_memory_limit_below_what_is_needed_narrows_the_pictures(bench):
+    node = bench.running(transport="compressed", budget__memory_mb=1)
+    bench.send_until_grid(["camera"], 10**12, count=2)
+    assert node._inference.budget.step.level == NARROWER
+    finding = bench.finding("budget", "narrower pictures: a cycle took")
+    assert "MB and budget.memory_mb is 1" in finding.message
+    bench.ros.spin_until(lambda: last_status(bench).memory_mb > 1, PATIENCE_S, "the figure")
+    assert last_status(bench).memory_mb == pytest.approx(resident_mb(), rel=0.5)
+
+
+@pytest.mark.parametrize("call", ["render", "render_novel"])
+def test_output_that_is_no_number_gives_a_sentence_and_no_grid(bench, monkeypatch, call):
+    faulty = Faulty(monkeypatch, call)
+    faulty.fault = without_numbers
+    node = bench.running(transport="compressed", novel_views__steps=1, window__view_sets=2)
+    bench.send(["camera"], 1000 * 10**9)
+    bench.ros.spin_until(lambda: bench.grids, PATIENCE_S, "the good grid")
+    faulty.failures = 1
+    bench.send(["camera"], 1100 * 10**9)
+    which = "observed" if call == "render" else "rendered"
+    finding = bench.finding("geometry", f"the network's output for {which} view 0 is not finite")
+    assert finding.level == b"\x02"
+    assert "set runtime.dtype to float32" in finding.message
+    assert faulty.failures == 0
+    assert len(bench.grids) == 1
+    bench.send_until_grid(["camera"], 1200 * 10**9, count=2)
+    bench.received["/diagnostics"].clear()
+    assert bench.finding("geometry", "no transform").level == b"\x01"
+    assert last_status(bench).last_error == ""
+    assert node.fatal == ""
