@@ -17,7 +17,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 
 from occany_core.errors import OccAnyError
 from occany_ros.budget import Budget
-from occany_ros.diagnostics import budget_finding, clock_finding
+from occany_ros.diagnostics import budget_finding, camera_finding, clock_finding
 from occany_ros.inference import Inference, Job
 from occany_ros.msg import OccAnyStatus
 from occany_ros.node_settings import NodeSettings
@@ -25,7 +25,7 @@ from occany_ros.parameters import NodeParameters
 from occany_ros.publishers import Outputs
 from occany_ros.reports import (
     Reports,
-    camera_findings,
+    camera_states,
     status_findings,
     synchroniser_finding,
 )
@@ -281,9 +281,10 @@ class OccAnyNode(LifecycleNode):
         if self._worker is not None:
             step, limits = self._inference.budget.step, self._settings.budget
             findings.append(budget_finding(step, limits, self._status.history.cost))
-            findings += camera_findings(self._inputs, self._sync, time.monotonic_ns())
+            states = camera_states(self._inputs, self._sync, time.monotonic_ns())
+            findings += map(camera_finding, states)
             since_s = None if self._last_set_s is None else time.monotonic() - self._last_set_s
-            findings.append(synchroniser_finding(self._inputs, self._sync, since_s))
+            findings.append(synchroniser_finding(self._inputs, self._sync, states, since_s))
         self._reports.publish(findings)
 
 

@@ -16,6 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from occany_ros.cycle_times import EventRate
 from occany_ros.diagnostics import CameraState
+from occany_ros.image_messages import MAX_BYTES
 from occany_ros.node_settings import CameraSettings
 from occany_ros.sync_rules import SyncRules
 
@@ -83,6 +84,12 @@ class CameraInput:
         self.reception.received += 1
         self.reception.rate.note(time.monotonic())
         self.reception.image = describe(message)
+        if len(message.data) > MAX_BYTES:
+            self.reception.error = (
+                f"{self.topic}: an image of {len(message.data) // 1_000_000} MB; at most "
+                f"{MAX_BYTES // 1_000_000} MB are taken, publish smaller ones"
+            )
+            return
         self.reception.newest_stamp_s = stamp.sec + stamp.nanosec * 1e-9
         self._on_image(self.settings.name, message)
 
