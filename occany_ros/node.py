@@ -8,7 +8,6 @@ publishes. Image messages -> synchroniser -> worker -> inference -> outputs.
 import signal
 import sys
 import time
-from contextlib import suppress
 
 import rclpy
 from rclpy.clock import Clock, ClockType
@@ -292,22 +291,34 @@ def main(args: list[str] | None = None) -> int:
     """Run the node until a signal; returns 0 after a signal, 1 after a bug or wrong arguments."""
     try:
         rclpy.init(args=args)
-        node = OccAnyNode()
-    except RuntimeError as error:  # of rcl, for example about a parameter file
+    except RuntimeError as error:
         sys.stderr.write(f"occany: cannot start: {error}\n")
         return 1
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    with suppress(KeyboardInterrupt, ExternalShutdownException):
+    node = None
+    try:
+        node = OccAnyNode()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
         if node.autostart:
             node.start()
         executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except RuntimeError as error:  # of rcl, for example about a parameter file
+        # After a signal rcl refuses whatever is going on, and there is nothing to tell.
+        if rclpy.ok() and node is not None:
+            raise
+        if rclpy.ok():
+            sys.stderr.write(f"occany: cannot start: {error}\n")
+            rclpy.try_shutdown()
+            return 1
     # Ctrl-C reaches a launched node twice, from the terminal and from launch.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    node.close()
-    node.destroy_node()
+    if node is not None:
+        node.close()
+        node.destroy_node()
     rclpy.try_shutdown()
-    return 1 if node.fatal else 0
+    return 1 if node is not None and node.fatal else 0
 
 
 if __name__ == "__main__":
