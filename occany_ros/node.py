@@ -8,6 +8,7 @@ publishes. Image messages -> synchroniser -> worker -> inference -> outputs.
 import signal
 import sys
 import time
+import traceback
 
 import rclpy
 from rclpy.clock import Clock, ClockType
@@ -33,6 +34,7 @@ from occany_ros.status import ModelFacts, Status
 from occany_ros.subscriptions import CameraInput, ImageMessage
 from occany_ros.synchroniser import Synchroniser, ViewSet
 from occany_ros.transforms import Transforms, make_transforms
+from occany_ros.transition_requests import refuse_impossible
 from occany_ros.views import ViewMaker
 from occany_ros.worker import Worker
 
@@ -66,6 +68,7 @@ class OccAnyNode(LifecycleNode):
         self._last_set_s: float | None = None
         self._finished: Finished | None = None
         self._offered = Services(self, self)
+        refuse_impossible(self)
         self._status_publisher = self.create_publisher(OccAnyStatus, "~/status", 1)
         self._reports = Reports(self)
         # Steady, so that a paused recording with simulated time does not stop them.
@@ -100,12 +103,19 @@ class OccAnyNode(LifecycleNode):
         try:
             self._configure()
         except OccAnyError as error:
-            self._status.last_error = f"configure failed: {error}"
-            self.get_logger().error(self._status.last_error)
-            self._reports.was_logged(self._status.last_error)
-            self._release()
+            self._fail_to_configure(str(error))
+            return FAILURE
+        except Exception as error:  # rclpy would swallow it without a word
+            self.get_logger().error(traceback.format_exc())
+            self._fail_to_configure(f"a bug: {type(error).__name__}: {error}")
             return FAILURE
         return SUCCESS
+
+    def _fail_to_configure(self, why: str) -> None:
+        self._status.last_error = f"configure failed: {why}"
+        self.get_logger().error(self._status.last_error)
+        self._reports.was_logged(self._status.last_error)
+        self._release()
 
     def _configure(self) -> None:
         settings = self._settings = self._node_parameters.read()
@@ -116,9 +126,8 @@ class OccAnyNode(LifecycleNode):
         licence = model.card.get("licence", "not stated")
         self._status.model = ModelFacts(model.name, model.sha256, licence, str(model.device))
         self._transforms = make_transforms(self)
-        self._inputs = {
-            camera.name: CameraInput(self, camera, self._on_image) for camera in settings.cameras
-        }
+        for camera in settings.cameras:
+            self._inputs[camera.name] = CameraInput(self, camera, self._on_image)
         self._outputs = Outputs(self, self._transforms, settings.bands.bands)
         self._views = ViewMaker(self._inputs, self._transforms, self._inference.picture_width)
         self._is_configured = True

@@ -189,7 +189,9 @@ class VoxelsConfig:
     carve_free: Annotated[bool, "mark cells that observed rays pass through as free"] = True
 
     def __post_init__(self) -> None:
-        _require(self.resolution > 0, "voxels.resolution", self.resolution, "positive")
+        _require(
+            self.resolution >= 0.001, "voxels.resolution", self.resolution, "at least 0.001 m"
+        )
         _require(len(self.origin) == 3, "voxels.origin", self.origin, "three numbers x, y, z")
         _require(
             len(self.shape) == 3 and all(n >= 1 for n in self.shape),
@@ -246,7 +248,7 @@ class RuntimeConfig:
             self.dtype,
             "float32 or bfloat16",
         )
-        _require(self.threads >= 0, "runtime.threads", self.threads, "0 or positive")
+        _require(0 <= self.threads <= 1024, "runtime.threads", self.threads, "between 0 and 1024")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,7 +33,7 @@ flat_values = st.fixed_dictionaries(
         "novel_views.yaw_deg": st.floats(0, 180),
         "novel_views.seeds": st.integers(1, 9),
         "novel_views.seed_lateral": metres,
-        "voxels.resolution": st.floats(1e-6, 1e3),
+        "voxels.resolution": st.floats(1e-3, 1e3),
         "voxels.origin": st.tuples(metres, metres, metres),
         "voxels.shape": st.tuples(*[st.integers(1, 400)] * 3),
         "voxels.max_range": positive,
@@ -127,11 +127,11 @@ WRONG = {
     "yaw": ({"novel_views.yaw_deg": 181.0}, "between 0 and 180"),
     "seeds": ({"novel_views.seeds": 0}, "at least 1"),
     "seed angle": ({"novel_views.seed_step_deg": -15.0}, "between 0 and 180"),
-    "resolution": ({"voxels.resolution": 0.0}, "positive"),
+    "resolution": ({"voxels.resolution": 0.0}, "at least 0.001 m"),
     "shape": ({"voxels.shape": [0, 1, 1]}, "positive"),
     "memory": ({"voxels.shape": [2000, 2000, 2000]}, "100 million"),
     "device": ({"runtime.device": "cuda:x"}, "cuda:N"),
-    "threads": ({"runtime.threads": -2}, "0 or positive"),
+    "threads": ({"runtime.threads": -2}, "between 0 and 1024"),
 }
 
 
