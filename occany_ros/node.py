@@ -240,8 +240,9 @@ class OccAnyNode(LifecycleNode):
         images = job.view_set.images
         newest_ns = max(image.stamp_ns for image in images)
         began = time.perf_counter()
-        self._outputs.publish(result, job.view_set.stamp_ns, job.settings)
+        # Before the grid is out: who has it may call a service at once.
         self._finished = Finished(result, job.settings, job.view_set.epoch)
+        self._outputs.publish(result, job.view_set.stamp_ns, job.settings)
         result.stages_ms["publish"] = 1e3 * (time.perf_counter() - began)
         waited_ms = (time.monotonic_ns() - max(image.arrived_ns for image in images)) * 1e-6
         self._inference.budget.note(result.work, result.cost(), job.settings.budget)
