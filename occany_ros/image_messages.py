@@ -164,18 +164,11 @@ def image_to_rgb(msg: Image, topic: str, least_width: int = 0) -> np.ndarray:
         InputError: Unknown encoding, absurd size, or data that does not fit the size; names the
         topic.
     """
-    rgb = _full_size_rgb(msg, topic)
-    if not least_width:
-        return rgb
-    return np.asarray(reduced(PIL.Image.fromarray(rgb), least_width))
-
-
-def _full_size_rgb(msg: Image, topic: str) -> np.ndarray:
     _check_size(msg.width, msg.height, topic)
     if msg.encoding in YUV422_LAYOUTS:
-        return _rgb_from_yuv422(msg, topic)
+        return _shrunk(_rgb_from_yuv422(msg, topic), least_width)
     if msg.encoding in ENCODINGS and msg.encoding.startswith("bayer_"):
-        return _rgb_from_bayer(msg, topic)
+        return _shrunk(_rgb_from_bayer(msg, topic), least_width)
     if msg.encoding not in COLOUR_LAYOUTS:
         raise InputError(
             f"{topic}: unknown encoding {msg.encoding!r}; publish one of {', '.join(ENCODINGS)}"
@@ -183,7 +176,17 @@ def _full_size_rgb(msg: Image, topic: str) -> np.ndarray:
     layout = COLOUR_LAYOUTS[msg.encoding]
     items = _as_uint8(_items(msg, layout.item, msg.width * layout.channels, topic))
     pixels = items.reshape(msg.height, msg.width, layout.channels)
-    return np.ascontiguousarray(pixels[..., list(layout.order)])
+    if layout.channels != 3:
+        return _shrunk(np.ascontiguousarray(pixels[..., list(layout.order)]), least_width)
+    pixels = _shrunk(pixels, least_width)  # first, which leaves less to put in order
+    return pixels if layout.order == (0, 1, 2) else np.ascontiguousarray(pixels[..., ::-1])
+
+
+def _shrunk(pixels: np.ndarray, least_width: int) -> np.ndarray:
+    """Apply `reduced` to an array (H, W, 3)."""
+    if pixels.shape[1] < 2 * least_width or not least_width:
+        return pixels
+    return np.asarray(reduced(PIL.Image.fromarray(pixels), least_width))
 
 
 def compressed_to_rgb(msg: CompressedImage, topic: str, least_width: int = 0) -> np.ndarray:
