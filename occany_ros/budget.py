@@ -120,7 +120,8 @@ def reduced(work: Work, step: Step) -> OccAnyConfig:
         if narrow < work.picture_width:
             images = replace(images, width=narrow)
     if level >= SHORTER_WINDOW:
-        window = replace(window, view_sets=(window.view_sets + 1) // 2)
+        least = min(window.view_sets, 2)  # with one set alone there is no odometry
+        window = replace(window, view_sets=max(least, (window.view_sets + 1) // 2))
     if level >= NO_VIEWS:
         novel = replace(novel, steps=0)
     return replace(config, novel_views=novel, window=window, images=images)

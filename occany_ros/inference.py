@@ -10,7 +10,7 @@ import torch
 
 from occany_core import OccAnyConfig, Scene, Stream, View, load_model
 from occany_core.errors import DegenerateGeometryError, MemoryShortageError
-from occany_ros.budget import Budget, Cost, Work, reduced
+from occany_ros.budget import LADDER, Budget, Cost, Work, reduced
 from occany_ros.memory_use import PeakMemory, give_back_memory, is_out_of_memory
 from occany_ros.node_settings import NodeSettings
 from occany_ros.synchroniser import ViewSet
@@ -137,9 +137,11 @@ class Inference:
                 raise
         self._stream.reset()
         give_back_memory()
+        level = self.budget.step.level
         raise MemoryShortageError(
-            f"out of memory on {self.model.device}, {self.budget.step.describe()}; the window is "
-            "cleared; set budget.memory_mb, lower images.width, window.view_sets or voxels.shape"
+            f"out of memory on {self.model.device} even at budget level {level}, {LADDER[level]}; "
+            "the window is cleared; set budget.memory_mb, or lower images.width, "
+            "window.view_sets or voxels.shape"
         )
 
     def _work(self, job: Job) -> Work:

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import torch
 
-SHORTAGES = ("not enough memory", "can't allocate memory", "CUDA out of memory")
-"""Parts of the messages of the RuntimeErrors that PyTorch raises on a CPU."""
+SHORTAGES = (
+    *("not enough memory", "can't allocate memory"),  # PyTorch on a CPU
+    *("out of memory", "CUBLAS_STATUS_ALLOC_FAILED"),  # what its libraries say on a GPU
+)
+"""Parts of the messages of RuntimeErrors that say nothing of memory in their type."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -43,19 +46,24 @@ class PeakMemory:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self._can_forget = True
 
     def start(self) -> None:
         """Forget the highest use so far."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
             return
-        with suppress(OSError):  # not permitted: the highest use of all times stays
+        try:
             Path("/proc/self/clear_refs").write_text("5")
+        except OSError:  # not Linux, or not permitted in this container
+            self._can_forget = False
 
     def highest_mb(self) -> float:
-        """Return the highest use [MB]; 0 where the system does not tell."""
+        """Return the highest use [MB]; the present one where the system cannot tell, or 0."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_reserved(self._device) / 1e6
+        if not self._can_forget:
+            return resident_mb()
         try:
             lines = Path("/proc/self/status").read_text().splitlines()
         except OSError:

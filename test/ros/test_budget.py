@@ -71,6 +71,13 @@ def test_each_rung_comes_on_top_of_those_before():
     assert configs[EVERY_OTHER] == configs[NO_VIEWS]
 
 
+@pytest.mark.parametrize(("asked", "left"), [(1, 1), (2, 2), (3, 2), (5, 3)])
+def test_a_shorter_window_still_gives_odometry(asked, left):
+    work = replace(WORK, config=replace(CONFIG, window=WindowConfig(view_sets=asked)))
+    step = Step(level=SHORTER_WINDOW, rendered=1)
+    assert reduced(work, step).window.view_sets == left
+
+
 def test_without_limits_nothing_changes():
     budget = Budget()
     Machine(budget, FREE, slowness=100).cycles(50)

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The running node when memory or time is short, or the network's output is no number."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +13,7 @@ from test_node import FAILURE, SUCCESS, Bench
 
 from occany_core.network import OccAnyNetwork
 from occany_ros.budget import EVERY_OTHER, FEWER_VIEWS, NARROWER, STAGES_OF_RENDERED_VIEWS
-from occany_ros.memory_use import is_out_of_memory, resident_mb
+from occany_ros.memory_use import PeakMemory, is_out_of_memory, resident_mb
 
 PATIENCE_S = 60.0
 TOO_MUCH = 2**60
@@ -61,8 +64,32 @@ def test_an_allocation_that_fails_is_told_from_other_errors():
         with pytest.raises((RuntimeError, MemoryError)) as caught:
             allocate()
         assert is_out_of_memory(caught.value)
+    for words in ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling"):
+        assert is_out_of_memory(RuntimeError(words))
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+
+
+def test_the_highest_use_of_memory_is_that_since_the_start():
+    memory = PeakMemory(torch.device("cpu"))
+    memory.start()
+    before = memory.highest_mb()
+    block = np.ones(200_000_000, np.uint8)
+    assert memory.highest_mb() >= before + 190
+    del block
+    assert memory.highest_mb() >= before + 190
+    memory.start()
+    assert memory.highest_mb() < before + 100
+
+
+def test_where_the_highest_use_cannot_be_forgotten_the_present_one_counts(monkeypatch):
+    def refuse(path, text):
+        raise PermissionError(path)
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    memory = PeakMemory(torch.device("cpu"))
+    memory.start()
+    assert memory.highest_mb() == pytest.approx(resident_mb(), abs=20)
 
 
 def test_out_of_memory_costs_no_grid_does_less_and_grows_back(bench, monkeypatch):
@@ -102,12 +129,15 @@ def test_memory_that_runs_out_twice_is_one_sentence_and_the_node_survives(bench,
     faulty = Faulty(monkeypatch)
     faulty.fault = run_out_of_memory
     node = bench.running(transport="compressed", novel_views__steps=4)
-    bench.send_until_grid(["camera"], 1000 * 10**9)
+    bench.send(["camera"], 1000 * 10**9)
+    bench.ros.spin_until(lambda: bench.grids, PATIENCE_S, "the good grid")
     faulty.failures = 2
     bench.send(["camera"], 1100 * 10**9)
-    finding = bench.finding("pipeline", "out of memory on cpu, budget level 1 of 6")
+    finding = bench.finding(
+        "pipeline", "out of memory on cpu even at budget level 1, fewer rendered views"
+    )
     assert finding.level == b"\x02"
-    assert "set budget.memory_mb, lower images.width" in finding.message
+    assert "set budget.memory_mb, or lower images.width" in finding.message
     bench.send_until_grid(["camera"], 1200 * 10**9)
     bench.finding("pipeline", "grids per second")
     assert node.fatal == ""
