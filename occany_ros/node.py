@@ -106,15 +106,17 @@ class OccAnyNode(LifecycleNode):
             self._fail_to_configure(str(error))
             return FAILURE
         except Exception as error:  # rclpy would swallow it without a word
-            self.get_logger().error(traceback.format_exc())
+            if self.context.ok():  # else a signal came, and the middleware refuses everything
+                self.get_logger().error(traceback.format_exc())
             self._fail_to_configure(f"a bug: {type(error).__name__}: {error}")
             return FAILURE
         return SUCCESS
 
     def _fail_to_configure(self, why: str) -> None:
         self._status.last_error = f"configure failed: {why}"
-        self.get_logger().error(self._status.last_error)
-        self._reports.was_logged(self._status.last_error)
+        if self.context.ok():
+            self.get_logger().error(self._status.last_error)
+            self._reports.was_logged(self._status.last_error)
         self._release()
 
     def _configure(self) -> None:

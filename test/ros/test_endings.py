@@ -23,17 +23,16 @@ from test_node import SMALL, SUCCESS, Bench
 
 from occany_ros.msg import VoxelGrid
 
+pytestmark = pytest.mark.ros
 PATIENCE_S = 90.0
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
 DEACTIVATE, CLEANUP = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP
 SHUTDOWN = Transition.TRANSITION_UNCONFIGURED_SHUTDOWN
 
 WAYS = {
-    "unconfigured": (),
-    "inactive": (CONFIGURE,),
+    "unconfigured": (CONFIGURE, CLEANUP),
+    "inactive": (CONFIGURE, ACTIVATE, DEACTIVATE),
     "active": (CONFIGURE, ACTIVATE),
-    "deactivated": (CONFIGURE, ACTIVATE, DEACTIVATE),
-    "cleaned up": (CONFIGURE, CLEANUP),
     "finalized": (SHUTDOWN,),
 }
 
@@ -79,6 +78,7 @@ def change(bench, transition):
     bench.tester.destroy_client(client)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", WAYS)
 def test_a_signal_ends_the_process_with_0_in_every_state(bench, state):
     for how in (signal.SIGINT, signal.SIGTERM):
@@ -86,9 +86,6 @@ def test_a_signal_ends_the_process_with_0_in_every_state(bench, state):
         try:
             for transition in WAYS[state]:
                 change(bench, transition)
-            if not WAYS[state]:
-                client = bench.tester.create_client(ChangeState, "/occany/change_state")
-                bench.ros.spin_until(client.service_is_ready, PATIENCE_S, "the node")
             process.send_signal(how)
             code, said = ended(process)
         finally:
@@ -98,7 +95,7 @@ def test_a_signal_ends_the_process_with_0_in_every_state(bench, state):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment_s", [0.0, 0.7, 2.0])
+@pytest.mark.parametrize("moment_s", [0.0, 2.0])
 def test_a_signal_while_the_node_configures_ends_it_with_0(how, moment_s):
     """The moments are about the load of the weights and the first cycle; none is a wrong one."""
     process = node_process(autostart=True)

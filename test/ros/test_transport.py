@@ -13,6 +13,7 @@ pytest.importorskip("rclpy")
 from street_rig import write_recording
 from test_node import Bench
 
+pytestmark = pytest.mark.ros
 PATIENCE_S = 120.0
 LOOPS = 10
 PROFILE_NAMES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
