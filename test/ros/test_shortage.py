@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The running node when memory or time is short, or the network's output is no number."""
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,16 @@ import torch
 
 pytest.importorskip("rclpy")
 
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from test_endings import ended, node_process
 from test_node import FAILURE, SUCCESS, Bench
 
 from occany_core.network import OccAnyNetwork
 from occany_ros.budget import EVERY_OTHER, FEWER_VIEWS, NARROWER, STAGES_OF_RENDERED_VIEWS
 from occany_ros.memory_use import PeakMemory, is_out_of_memory, resident_mb
+from occany_ros.msg import VoxelGrid
 
 PATIENCE_S = 60.0
 TOO_MUCH = 2**60
@@ -141,6 +147,44 @@ def test_memory_that_runs_out_twice_is_one_sentence_and_the_node_survives(bench,
     bench.send_until_grid(["camera"], 1200 * 10**9)
     bench.finding("pipeline", "grids per second")
     assert node.fatal == ""
+
+
+@pytest.mark.ros
+def test_a_process_that_really_has_no_memory_left_lives_on(bench):
+    """The system refuses more memory than the node has, and 400 MB; the grid would need 800."""
+    process = node_process(autostart=True)
+    try:
+        for kind, topic in (
+            (VoxelGrid, "/occany/output/voxel_grid"),
+            (DiagnosticArray, "/diagnostics"),
+        ):
+            bench.listen(kind, topic)
+        bench.send_until_grid(["camera"], 1000 * 10**9)
+        rows = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        (size,) = (int(row.split()[1]) * 1024 for row in rows if row.startswith("VmSize"))
+        most = size + 400_000_000
+        resource.prlimit(process.pid, resource.RLIMIT_AS, (most, most))
+        assert set_shape(bench, [460, 460, 460])
+        bench.send(["camera"], 2000 * 10**9)
+        finding = bench.finding("pipeline", "out of memory on cpu even at", PATIENCE_S)
+        assert "lower images.width, window.view_sets or voxels.shape" in finding.message
+        assert set_shape(bench, [40, 40, 8])
+        assert bench.send_until_grid(["camera"], 3000 * 10**9, count=2).size_x == 40
+        process.terminate()
+        code, said = ended(process)
+    finally:
+        process.kill()
+    assert "Traceback" not in said
+    assert code == 0
+
+
+def set_shape(bench, cells):
+    client = bench.tester.create_client(SetParameters, "/occany/set_parameters")
+    bench.ros.spin_until(client.service_is_ready, PATIENCE_S, "the node's parameters")
+    shape = Parameter("voxels.shape", value=cells).to_parameter_msg()
+    future = client.call_async(SetParameters.Request(parameters=[shape]))
+    bench.ros.spin_until(future.done, PATIENCE_S, "an answer")
+    return future.result().results[0].successful
 
 
 def test_memory_that_does_not_suffice_at_the_start_fails_in_words(bench, monkeypatch):
