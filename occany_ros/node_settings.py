@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from occany_core.config import OccAnyConfig, VoxelsConfig, from_flat
 from occany_core.errors import ConfigError
+from occany_ros.budget import Limits
 from occany_ros.declarations import MAX_CAMERAS, Value, core_declarations
 from occany_ros.height_bands import Band, BandRules, layers_of
 from occany_ros.scene_files import default_directory
@@ -65,6 +66,7 @@ class NodeSettings:
     publish: PublishSettings
     bands: BandRules
     files: FileSettings
+    budget: Limits
     core: OccAnyConfig
 
 
@@ -238,6 +240,9 @@ def node_settings(values: dict[str, Value]) -> NodeSettings:
         odom_frame=values["frames.odom_frame"],
         publish=PublishSettings(**publish),
         files=FileSettings(**files),
+        budget=Limits(
+            latency_ms=values["budget.latency_ms"], memory_mb=values["budget.memory_mb"]
+        ),
         bands=_band_rules(values, config.voxels),
         core=config,
     )

@@ -85,7 +85,7 @@ OPTIONAL_PACKAGES = """
 # What the node decides is plain Python that can be tested without ROS.
 WITHOUT_ROS = (
     *("synchroniser", "worker", "cycle_times", "declarations", "node_settings"),
-    *("sync_rules", "height_bands", "grid_boxes", "scene_files"),
+    *("sync_rules", "height_bands", "grid_boxes", "scene_files", "budget"),
 )
 # Packages that only a full ROS 2 has: one module serves both kinds of machine.
 ADAPTERS = {
