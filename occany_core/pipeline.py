@@ -150,7 +150,7 @@ def reconstruct(
 
     Raises:
         InputError: No sets, or sets of different picture sizes.
-        DegenerateGeometryError: The prediction determines no cameras.
+        DegenerateGeometryError: The prediction is not finite or determines no cameras.
     """
     if not sets:
         raise InputError("no view sets were given; at least one is needed")
@@ -211,6 +211,7 @@ def _observe(
             memory = model.network.update_memory(tokens)
         with watch.stage("render"):
             raw = model.network.render(tokens, memory, with_segmentation=renders)
+            pointmaps.check_finite(raw, "observed")
     images = torch.cat([one.batch.images for one in sets])[None].to(model.device)
     levels = model.network.conditioning(raw.segmentation)
     return Observed(tokens, memory, raw, source_features(images, raw.confidence, levels))
@@ -261,6 +262,7 @@ def _render_novel(
                 else None,
                 with_segmentation=False,
             )  # fmt: skip
+            pointmaps.check_finite(raw, "rendered")
         maps = pointmaps.scaled(pointmaps.of_scene(raw), factor)
         if located.is_calibrated:
             maps = pointmaps.calibrate(maps, chunk.K, chunk.world_from_cam)

@@ -258,6 +258,24 @@ NODE_DECLARATIONS = (
         description="a save or load that takes longer is answered as not finished [s]",
     ),
     Declaration(
+        name="budget.latency_ms",
+        default=0.0,
+        least=0.0,
+        most=600_000.0,
+        is_live=True,
+        description="longest time of a cycle, from a complete view set to its published grid "
+        "[ms]; beyond it less is done, step by step; 0 sets no limit",
+    ),
+    Declaration(
+        name="budget.memory_mb",
+        default=0,
+        least=0,
+        most=10_000_000,
+        is_live=True,
+        description="most memory of a cycle, PyTorch's on a GPU or the whole process's [MB]; "
+        "beyond it less is done, step by step; 0 sets no limit",
+    ),
+    Declaration(
         name="publish.tf",
         default=False,
         description="broadcast odom_frame -> base_frame; refused when something else does",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from occany_core.config import OccAnyConfig, VoxelsConfig, from_flat
 from occany_core.errors import ConfigError
 from occany_core.odometry import Drift
+from occany_ros.budget import Limits
 from occany_ros.declarations import MAX_CAMERAS, Value, core_declarations
 from occany_ros.height_bands import Band, BandRules, layers_of
 from occany_ros.scene_files import default_directory
@@ -72,6 +73,7 @@ class NodeSettings:
     publish: PublishSettings
     bands: BandRules
     files: FileSettings
+    budget: Limits
     core: OccAnyConfig
 
 
@@ -255,6 +257,9 @@ def node_settings(values: dict[str, Value]) -> NodeSettings:
         odom_frame=_frame(values, "frames.odom_frame"),
         publish=PublishSettings(**publish),
         files=FileSettings(**files),
+        budget=Limits(
+            latency_ms=values["budget.latency_ms"], memory_mb=values["budget.memory_mb"]
+        ),
         bands=_band_rules(values, config.voxels),
         core=config,
     )

@@ -10,8 +10,10 @@ from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
 from occany_core import Scene
+from occany_core.errors import DegenerateGeometryError, OccAnyError
 from occany_core.odometry import Odometry
 from occany_core.scale import Scale
+from occany_ros.budget import Cost, Step
 from occany_ros.cycle_times import Durations, EventRate
 from occany_ros.geometry_findings import scale_jump
 from occany_ros.inference import Result
@@ -52,6 +54,7 @@ class History:
     segment_s: float = -math.inf
     """When the odometry's segment was first seen."""
     frame_source: str = ""
+    cost: Cost | None = None
     last_grid_s: float | None = None
 
 
@@ -63,6 +66,8 @@ class Status:
         self._history = History()
         self._is_active = False
         self.last_error = ""
+        self.geometry_error = ""
+        """Why the last cycle gave no geometry, or empty."""
         self.model = ModelFacts()
         self.most_spread = math.inf
         """Share by which metres may change from one cycle to the next."""
@@ -72,19 +77,21 @@ class Status:
         with self._lock:
             self._history = History()
             self._is_active = True
-            self.last_error = ""
+            self.last_error = self.geometry_error = ""
 
     def stop(self) -> None:
         """The node was deactivated."""
         with self._lock:
             self._is_active = False
 
-    def note_error(self, error: str) -> None:
+    def note_error(self, error: OccAnyError) -> None:
         """Record a failed cycle."""
         with self._lock:
             self._history.cycles += 1
             self._history.failed += 1
-            self.last_error = error
+            self.last_error = str(error)
+            is_geometry = isinstance(error, DegenerateGeometryError)
+            self.geometry_error = str(error) if is_geometry else ""
 
     def note_grid(self, result: Result, latency_ms: float) -> None:
         """Record a cycle whose grid went out."""
@@ -99,11 +106,12 @@ class Status:
             history.latency.note(latency_ms)
             history.stages_ms = result.stages_ms
             history.views_in_window = len(scene.camera_names)
-            history.novel_views = 0 if scene.novel_cameras is None else len(scene.novel_cameras.K)
+            history.novel_views = result.rendered
+            history.cost = result.cost()
             history.camera_names = list(scene.camera_names)
             self._note_motion(result, now_s)
             history.frame_source = scene.frame_source
-            self.last_error = ""
+            self.last_error = self.geometry_error = ""
 
     def _note_motion(self, result: Result, now_s: float) -> None:
         """Remember metres and path, and when they changed."""
@@ -133,7 +141,9 @@ class Status:
         """Counters and durations, for reading."""
         return self._history
 
-    def message(self, stamp: Time, frame: str, skipped: int, dropped_images: int) -> OccAnyStatus:
+    def message(
+        self, stamp: Time, frame: str, skipped: int, dropped_images: int, budget: Step
+    ) -> OccAnyStatus:
         """Make the message.
 
         Args:
@@ -141,6 +151,7 @@ class Status:
             frame: Of the grid.
             skipped: Sets that newer ones replaced before the network was free.
             dropped_images: Images that never reached a set.
+            budget: How far the work is reduced.
         """
         with self._lock:
             history = self._history
@@ -163,6 +174,9 @@ class Status:
                 latency_ms_p95=history.latency.percentile_ms(95),
                 stage_names=list(history.stages_ms),
                 stage_ms=list(history.stages_ms.values()),
+                budget_level=budget.level,
+                budget_reason=budget.reason,
+                memory_mb=history.cost.memory_mb if history.cost else 0.0,
                 views_in_window=history.views_in_window,
                 novel_views=history.novel_views,
                 camera_names=history.camera_names,
