@@ -15,13 +15,14 @@ import torch
 from occany_core import rigid
 from occany_core.checkpoints import Model
 from occany_core.config import OccAnyConfig
-from occany_core.errors import DegenerateGeometryError
 from occany_core.images import View
 from occany_core.odometry import Odometry
 from occany_core.pipeline import EncodedSet, Scene, Stopwatch, encode, reconstruct
 
 logger = logging.getLogger(__name__)
 
+NOISE_SECONDS = 0.5
+"""Within less, errors of the prediction and not the speed of the rig decide about a motion."""
 FASTEST = 70.0
 """How fast a rig may go where no limit is set [m/s]."""
 
@@ -107,17 +108,11 @@ class Stream:
         """
         before = dict(watch.seconds)
         sets = [*(kept.encoded for kept in past), new]
-        try:
-            scene = reconstruct(self.model, sets, self.config, before)
-        except DegenerateGeometryError as error:
-            if not past:
-                raise
-            reason = f"the view sets cannot be aligned ({error})"
-        else:
-            if not past:
-                return scene, self._why_alone(new)
-            seconds = new.views[0].stamp - past[-1].stamp
-            reason = self._implausible(_last_motion(scene), seconds)
+        scene = reconstruct(self.model, sets, self.config, before)
+        if not past:
+            return scene, self._why_alone(new)
+        seconds = new.views[0].stamp - past[-1].stamp
+        reason = self._implausible(_last_motion(scene), seconds)
         if reason:
             scene = reconstruct(self.model, [new], self.config, before)
         return scene, reason
@@ -126,7 +121,7 @@ class Stream:
         """Say why a motion between two sets cannot be true; empty when it can."""
         limit = self.config.window.max_speed
         metres = motion[:3, 3].norm().item()
-        if limit == 0 or seconds <= 0 or metres <= limit * seconds:
+        if limit == 0 or seconds <= 0 or metres <= limit * max(seconds, NOISE_SECONDS):
             return ""
         return (
             f"the pictures show a motion of {metres:.1f} m in {seconds:.2f} s and "

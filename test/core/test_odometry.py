@@ -121,23 +121,6 @@ def test_a_reset_begins_at_the_first_segment(model):
     assert stream.odometry.segment == 1
 
 
-def test_sets_that_cannot_be_aligned_begin_a_segment(model):
-    config = street_config(window__view_sets=3)
-    stream = Stream(model, config)
-    for views in sequence(2):
-        stream.add(views)
-    with torch.inference_mode():
-        for kept in stream._window:  # tokens that spoil every prediction they take part in
-            kept.encoded.tokens.tokens.fill_(float("nan"))
-    views = sequence(3)[2]
-    scene = stream.add(views)
-    assert stream.odometry.segment == 2
-    assert stream.odometry.break_reason.startswith("the view sets cannot be aligned (")
-    assert stream.num_sets == 1
-    alone = predict(model, [views], config)
-    torch.testing.assert_close(scene.observed.points_world, alone.observed.points_world)
-
-
 def test_a_path_that_was_given_up_for_a_while_is_broken(model):
     stream = Stream(model, street_config(window__view_sets=2))
     sets = sequence(6)
