@@ -19,8 +19,11 @@ from torch import Tensor
 from occany_core import pointmaps, rigid
 from occany_core.calibration import calibration_of, calibration_of_novel, check_calibration
 from occany_core.checkpoints import Model
-from occany_core.config import CalibrationConfig, OccAnyConfig, VoxelsConfig
+from occany_core.class_labels import classify_pixels, known_classes, label_cells
+from occany_core.config import CalibrationConfig, OccAnyConfig
+from occany_core.datasets.class_tables import SemanticClass
 from occany_core.errors import InputError
+from occany_core.grid_frame import find_ground, in_grid
 from occany_core.images import ImageBatch, View, prepare
 from occany_core.network import RawMaps, SceneMemory, Tokens
 from occany_core.novel_views import propose_views
@@ -28,15 +31,7 @@ from occany_core.pointmaps import Pointmaps
 from occany_core.poses import Cameras, estimate_cameras
 from occany_core.projection import SourceFeatures, project_points, source_features
 from occany_core.rig_poses import grid_from_reference, known_cameras
-from occany_core.voxels import (
-    LEVEL,
-    Fusion,
-    Ground,
-    HighestConfidence,
-    ViewPoints,
-    VoxelGrid,
-    estimate_ground,
-)
+from occany_core.voxels import Fusion, Ground, HighestConfidence, VoxelGrid
 
 
 @dataclass(frozen=True)
@@ -77,6 +72,10 @@ class Scene:
     """`model`: metres as the network believes them."""
     timings: dict[str, float] = field(default_factory=dict)
     """Seconds per stage."""
+    labels: UInt8[np.ndarray, "V H W"] | None = None
+    """Class id of every pixel; None where the weights know none, or `labels.use` is off."""
+    classes: tuple[SemanticClass, ...] = ()
+    """What the ids of pixels and cells mean; 255 is no class."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,7 @@ def reconstruct(
     with watch.stage("cameras"):
         located = _locate(sets, observed.raw, config)
         grid_from_world = _grid_from_world(located, config.window.anchor)
-        ground = _ground(located.seen, grid_from_world, config.voxels)
+        ground = find_ground(located.seen, grid_from_world, config.voxels)
     frame = (grid_from_world, ground)
     fusion = Fusion(config.voxels, located.seen.points_world.device)
     parts = []
@@ -186,8 +185,13 @@ def reconstruct(
         if config.novel_views.keep_points:
             parts.append(maps)
     with watch.stage("voxels"):
-        fusion.see(in_grid(located.seen, located.cameras, frame, config.voxels))
+        seen = in_grid(located.seen, located.cameras, frame, config.voxels)
+        fusion.see(seen)
         grid = fusion.grid()
+    with watch.stage("labels"):
+        labels = _label(model, observed.raw, config)
+        if labels is not None:
+            grid = label_cells(seen, labels, grid, config.voxels.min_confidence)
     return Scene(
         camera_names=tuple(view.camera for view in views),
         stamps=tuple(view.stamp for view in views),
@@ -205,7 +209,16 @@ def reconstruct(
         frame_source=located.frame_source,
         scale_source="model",
         timings=watch.seconds,
+        labels=None if labels is None else labels.cpu().numpy(),
+        classes=() if labels is None else known_classes(model),
     )
+
+
+def _label(model: Model, raw: RawMaps, config: OccAnyConfig) -> UInt8[Tensor, "V H W"] | None:
+    """Name the class of every pixel, where the weights can and the settings want it."""
+    if not (config.labels.use and known_classes(model)):
+        return None
+    return classify_pixels(model, raw.segmentation[-1][0], raw.confidence.shape[-2:])
 
 
 def _locate(sets: list[EncodedSet], raw: RawMaps, config: OccAnyConfig) -> Located:
@@ -281,11 +294,12 @@ def _observe(
     """Write all views into a memory, then decode all of them against it."""
     tokens = Tokens.joined([one.tokens for one in sets])
     renders = model.network.renders_novel_views and config.novel_views.steps > 0
+    labels = config.labels.use and bool(known_classes(model))
     with compute_dtype(model, config):
         with watch.stage("memory"):
             memory = model.network.update_memory(tokens)
         with watch.stage("render"):
-            raw = model.network.render(tokens, memory, with_segmentation=renders)
+            raw = model.network.render(tokens, memory, with_segmentation=renders or labels)
     images = torch.cat([one.batch.images for one in sets])[None].to(model.device)
     levels = model.network.conditioning(raw.segmentation)
     return Observed(tokens, memory, raw, source_features(images, raw.confidence, levels))
@@ -334,42 +348,6 @@ def _render_novel(
         if located.is_calibrated:
             maps = pointmaps.calibrate(maps, chunk.K, chunk.world_from_cam)
         yield maps, chunk
-
-
-def _ground(
-    seen: Pointmaps, grid_from_world: Float[Tensor, "4 4"], voxels: VoxelsConfig
-) -> Ground:
-    if voxels.ground == "level" or voxels.ground_tolerance == 0:
-        return LEVEL
-    points = rigid.apply(grid_from_world, seen.points_world.flatten(0, 2))
-    return estimate_ground(points, seen.confidence.flatten())
-
-
-def in_grid(
-    maps: Pointmaps,
-    cameras: Cameras,
-    frame: tuple[Float[Tensor, "4 4"], Ground],
-    voxels: VoxelsConfig,
-) -> list[ViewPoints]:
-    """Bring the points of every view to the grid frame; those out of range lose their trust.
-
-    Args:
-        maps: In the world.
-        cameras: Of the same views.
-        frame: `grid_from_world`, and the ground in the grid frame.
-        voxels: Says what is ground, and what is out of range.
-    """
-    grid_from_world, ground = frame
-    views = []
-    for view, confidence in enumerate(maps.confidence):
-        points = rigid.apply(grid_from_world, maps.points_world[view].flatten(0, 1))
-        centre = rigid.apply(grid_from_world, cameras.world_from_cam[view, None, :3, 3])[0]
-        if voxels.ground_tolerance > 0:
-            points = ground.attract(points, centre, voxels.ground_tolerance)
-        points = points.view_as(maps.points_cam[view])
-        near = (points - centre).norm(dim=-1) < voxels.max_range
-        views.append(ViewPoints(points, confidence.where(near, 0.0), centre))
-    return views
 
 
 def predict(

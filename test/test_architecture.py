@@ -29,7 +29,8 @@ TOP_LEVEL = """
 LEAVES = {"errors", "config", "rigid", "camera"}
 GEOMETRY = LEAVES | {"pointmaps", "poses", "novel_views", "projection", "voxels", "rig_poses"}
 CHAIN = GEOMETRY | {"images", "calibrated_images", "calibration", "network", "checkpoints"}
-LIBRARY = CHAIN | {"pipeline", "stream", "grid_fields", "grid_codec"}
+STEPS = CHAIN | {"grid_frame", "class_labels", "datasets"}
+LIBRARY = STEPS | {"pipeline", "stream", "grid_fields", "grid_codec"}
 
 ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "__init__": LIBRARY,
@@ -50,7 +51,9 @@ ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "rig_poses": LEAVES | {"pointmaps"},
     "grid_fields": {"errors"},
     "grid_codec": {"errors", "grid_fields"},
-    "pipeline": CHAIN,
+    "grid_frame": LEAVES | {"pointmaps", "poses", "voxels"},
+    "class_labels": LEAVES | {"checkpoints", "voxels", "datasets"},
+    "pipeline": STEPS,
     "stream": CHAIN | {"pipeline"},
     "synthetic": {"errors", "config", "rigid", "camera"},
     "training": CHAIN | {"synthetic", "datasets", "semantics"},
@@ -85,7 +88,7 @@ OPTIONAL_PACKAGES = """
 # What the node decides is plain Python that can be tested without ROS.
 WITHOUT_ROS = (
     *("synchroniser", "worker", "cycle_times", "declarations", "node_settings"),
-    *("sync_rules", "height_bands", "grid_boxes", "scene_files"),
+    *("sync_rules", "height_bands", "grid_boxes", "scene_files", "label_choice"),
 )
 # Packages that only a full ROS 2 has: one module serves both kinds of machine.
 ADAPTERS = {
