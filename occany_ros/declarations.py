@@ -15,7 +15,7 @@ from occany_ros.sync_rules import POLICIES
 MAX_CAMERAS = 16
 Value = bool | int | float | str | tuple
 
-LIVE_CORE_GROUPS = ("window", "calibration", "novel_views", "voxels")
+LIVE_CORE_GROUPS = ("window", "calibration", "novel_views", "voxels", "labels")
 """Core settings that take effect at the next cycle; the others when the node is configured."""
 
 
@@ -215,6 +215,19 @@ NODE_DECLARATIONS = (
         "free in every band",
     ),
     Declaration(
+        name="labels.classes",
+        default=(),
+        is_live=True,
+        description="names of the classes that are labelled, in the order of ~/output/label_info; "
+        "empty: all that the weights know",
+    ),
+    Declaration(
+        name="labels.colours",
+        default=(),
+        is_live=True,
+        description="'#rrggbb' for each of labels.classes; empty: the usual colours",
+    ),
+    Declaration(
         name="files.directory",
         default="",
         description="the services save and load scenes in folders below this one and nowhere "
@@ -261,6 +274,13 @@ NODE_DECLARATIONS = (
         default=True,
         is_live=True,
         description="publish ~/output/voxel_points",
+    ),
+    Declaration(
+        name="publish.voxel_colours",
+        default="height",
+        choices=("height", "class"),
+        is_live=True,
+        description="what the colours of ~/output/voxel_points show",
     ),
     Declaration(
         name="publish.max_voxel_points",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from std_msgs.msg import Header
 
 from occany_core import OccAnyConfig, Scene, Stream, View, load_model
 from occany_core.errors import DegenerateGeometryError
@@ -39,6 +40,8 @@ class Result:
     is_new_history: bool
     """Whether the window was cleared before this cycle because the clock jumped."""
     stages_ms: dict[str, float]
+    headers: dict[str, Header]
+    """Stamp and optical frame of the newest set's images, by camera."""
 
 
 def anchor_stamp_s(scene: Scene, config: OccAnyConfig) -> float:
@@ -99,11 +102,18 @@ class Inference:
         decoded = time.perf_counter()
         for image in job.view_set.images:
             self._remember(image.stamp_ns)
-        scene = self._stream.add(prepared)
+        scene = job.settings.labels.applied(self._stream.add(prepared))
         stages_ms = {"decode": 1e3 * (decoded - started)}
         stages_ms |= {stage: 1e3 * seconds for stage, seconds in scene.timings.items()}
         stamp_ns = self._stamps_ns[anchor_stamp_s(scene, self._stream.config)]
-        return Result(scene, self._stream.odom_from_rig, stamp_ns, is_new_history, stages_ms)
+        return Result(
+            scene,
+            self._stream.odom_from_rig,
+            stamp_ns,
+            is_new_history,
+            stages_ms,
+            {image.camera: views.header_of(image) for image in job.view_set.images},
+        )
 
     def _remember(self, stamp_ns: int) -> None:
         """Keep the whole nanoseconds of a stamp that the core carries as a float."""

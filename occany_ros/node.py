@@ -15,9 +15,13 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
+from occany_core.class_labels import known_classes
+from occany_core.datasets.class_tables import SemanticClass
 from occany_core.errors import OccAnyError
+from occany_ros.camera_outputs import CameraOutputs
 from occany_ros.diagnostics import clock_finding
 from occany_ros.inference import Inference, Job
+from occany_ros.label_info import LabelInfoOutput
 from occany_ros.msg import OccAnyStatus
 from occany_ros.node_settings import NodeSettings
 from occany_ros.parameters import NodeParameters
@@ -60,6 +64,8 @@ class OccAnyNode(LifecycleNode):
         self._inference: Inference | None = None
         self._inputs: dict[str, CameraInput] = {}
         self._outputs: Outputs | None = None
+        self._camera_outputs: CameraOutputs | None = None
+        self._label_info = LabelInfoOutput(self)
         self._transforms: Transforms | None = None
         self._views: ViewMaker | None = None
         self._worker: Worker[Job] | None = None
@@ -88,6 +94,17 @@ class OccAnyNode(LifecycleNode):
         """The last cycle whose grid went out; None before it and after a reset."""
         last, sync = self._finished, self._sync
         return last if last and sync and last.epoch == sync.epoch else None
+
+    @property
+    def label_version(self) -> int:
+        """Of `~/output/label_info`."""
+        return self._label_info.version
+
+    @property
+    def known_classes(self) -> tuple[SemanticClass, ...]:
+        """What the weights in use can name; none where the settings leave labels out."""
+        wanted = self._settings is not None and self._settings.core.labels.use
+        return known_classes(self._inference.model) if wanted and self._inference else ()
 
     @property
     def transforms(self) -> Transforms | None:
@@ -120,6 +137,8 @@ class OccAnyNode(LifecycleNode):
             camera.name: CameraInput(self, camera, self._on_image) for camera in settings.cameras
         }
         self._outputs = Outputs(self, self._transforms, settings.bands.bands)
+        self._camera_outputs = CameraOutputs(self, cameras)
+        self._show_labels(settings)
         self._views = ViewMaker(self._inputs, self._transforms, self._inference.picture_width)
         self._is_configured = True
         self._status.last_error = ""
@@ -183,11 +202,13 @@ class OccAnyNode(LifecycleNode):
         self._stop_worker()
         self._is_configured = False
         self._finished = None
-        for part in (*self._inputs.values(), self._outputs, self._transforms, self._inference):
+        outputs = self._outputs, self._camera_outputs
+        for part in (*self._inputs.values(), *outputs, self._transforms, self._inference):
             if part is not None:
                 part.close()
         self._inputs = {}
         self._outputs = self._transforms = self._views = self._inference = self._sync = None
+        self._camera_outputs = None
 
     # --- receiving: the executor's thread ------------------------------------------------------
     def _on_image(self, camera: str, message: ImageMessage) -> None:
@@ -215,8 +236,13 @@ class OccAnyNode(LifecycleNode):
 
     def _on_live_change(self, settings: NodeSettings) -> None:
         self._settings = settings
+        self._show_labels(settings)
         if self._sync is not None:
             self._sync.set_rules(settings.sync)
+
+    def _show_labels(self, settings: NodeSettings) -> None:
+        chosen = settings.labels.chosen(self.known_classes)
+        self._label_info.show(chosen, self._inference.model.name)
 
     # --- one cycle: the worker's thread --------------------------------------------------------
     def _run_cycle(self, job: Job) -> None:
@@ -230,6 +256,7 @@ class OccAnyNode(LifecycleNode):
         newest_ns = max(image.stamp_ns for image in images)
         began = time.perf_counter()
         self._outputs.publish(result, job.view_set.stamp_ns, job.settings)
+        self._camera_outputs.publish(result.scene, result.headers)
         self._finished = Finished(result, job.settings, job.view_set.epoch)
         result.stages_ms["publish"] = 1e3 * (time.perf_counter() - began)
         waited_ms = (time.monotonic_ns() - max(image.arrived_ns for image in images)) * 1e-6

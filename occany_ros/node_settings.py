@@ -11,6 +11,7 @@ from occany_core.config import OccAnyConfig, VoxelsConfig, from_flat
 from occany_core.errors import ConfigError
 from occany_ros.declarations import MAX_CAMERAS, Value, core_declarations
 from occany_ros.height_bands import Band, BandRules, layers_of
+from occany_ros.label_choice import LabelChoice, check_choice
 from occany_ros.scene_files import default_directory
 from occany_ros.sync_rules import SyncRules
 
@@ -38,6 +39,7 @@ class PublishSettings:
     tf: bool
     voxel_grid: bool
     voxel_points: bool
+    voxel_colours: str
     max_voxel_points: int
     path_length: int
     odometry_drift: float
@@ -64,6 +66,7 @@ class NodeSettings:
     odom_frame: str
     publish: PublishSettings
     bands: BandRules
+    labels: LabelChoice
     files: FileSettings
     core: OccAnyConfig
 
@@ -239,5 +242,6 @@ def node_settings(values: dict[str, Value]) -> NodeSettings:
         publish=PublishSettings(**publish),
         files=FileSettings(**files),
         bands=_band_rules(values, config.voxels),
+        labels=check_choice(values["labels.classes"], values["labels.colours"]),
         core=config,
     )

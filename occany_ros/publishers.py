@@ -92,7 +92,8 @@ class Outputs:
                 compact_message(scene.grid, header, scene.scale_source, scene.frame_source)
             )
         if settings.publish.voxel_points:
-            points = voxel_points(scene.grid, settings.publish.max_voxel_points)
+            classes = scene.classes if settings.publish.voxel_colours == "class" else ()
+            points = voxel_points(scene.grid, settings.publish.max_voxel_points, classes)
             self._voxel_points.publish(points_to_cloud(points, header))
         self._publish_bands(scene.grid, header, settings.bands)
         if self._points.get_subscription_count():

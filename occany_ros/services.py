@@ -23,15 +23,17 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from occany_core import VoxelGrid as CoreGrid
+from occany_core.datasets.class_tables import SemanticClass
 from occany_core.errors import InputError, OccAnyError
 from occany_ros import scene_files
 from occany_ros.cloud_messages import points_to_cloud, voxel_points
 from occany_ros.grid_boxes import cut_box
 from occany_ros.grid_messages import grid_message
 from occany_ros.inference import Result
+from occany_ros.label_choice import hexadecimal
 from occany_ros.msg import VoxelGrid
 from occany_ros.node_settings import NodeSettings
-from occany_ros.srv import GetVoxelGrid, Load, Save, SetCameraEnabled
+from occany_ros.srv import GetVoxelGrid, Load, Save, SetCameraEnabled, SetLabels
 from occany_ros.transforms import Transforms
 
 Answer = TypeVar("Answer")
@@ -61,6 +63,14 @@ class Host(Protocol):
     @property
     def finished(self) -> Finished | None:
         """The last cycle, or None."""
+
+    @property
+    def label_version(self) -> int:
+        """Of `~/output/label_info`."""
+
+    @property
+    def known_classes(self) -> tuple[SemanticClass, ...]:
+        """What the weights in use can name; none where the settings leave labels out."""
 
     @property
     def transforms(self) -> Transforms | None:
@@ -112,7 +122,7 @@ class FileThread:
 
 
 class Services:
-    """`~/reset`, `~/save`, `~/load`, `~/get_voxel_grid` and `~/set_camera_enabled`."""
+    """What the node offers; the table is in docs/ros_interface.md."""
 
     def __init__(self, node: Node, host: Host) -> None:
         self._node = node
@@ -127,6 +137,7 @@ class Services:
             (Load, "load", self._load),
             (GetVoxelGrid, "get_voxel_grid", self._get_voxel_grid),
             (SetCameraEnabled, "set_camera_enabled", self._set_camera_enabled),
+            (SetLabels, "set_labels", self._set_labels),
         ):
             node.create_service(kind, f"~/{name}", callback, callback_group=group)
 
@@ -240,6 +251,13 @@ class Services:
 
         return await self._answer(response, work())
 
+    def _set(self, values: dict[str, object]) -> None:
+        """Set live parameters together; what is wrong with them is the service's answer."""
+        parameters = [Parameter(name, value=value) for name, value in values.items()]
+        result = self._node.set_parameters_atomically(parameters)
+        if not result.successful:
+            raise InputError(result.reason)
+
     async def _set_camera_enabled(
         self, request: SetCameraEnabled.Request, response: SetCameraEnabled.Response
     ) -> object:
@@ -249,10 +267,24 @@ class Services:
                 raise InputError(
                     f"there is no camera {request.name[:80]!r}; the cameras are {cameras}"
                 )
-            parameter = Parameter(f"camera.{request.name}.enabled", value=request.enabled)
-            result = self._node.set_parameters_atomically([parameter])
-            if not result.successful:
-                raise InputError(result.reason)
+            self._set({f"camera.{request.name}.enabled": request.enabled})
             return f"camera {request.name} is {'enabled' if request.enabled else 'disabled'}"
+
+        return await self._answer(response, work())
+
+    async def _set_labels(
+        self, request: SetLabels.Request, response: SetLabels.Response
+    ) -> object:
+        async def work() -> str:
+            self._configured()
+            if not self._host.known_classes:
+                raise InputError(
+                    "no classes are named: labels.use is off, or the weights know none; "
+                    "set labels.use to true, or model.checkpoint to other weights"
+                )
+            colours = [hexadecimal((one.r, one.g, one.b)) for one in request.colours]
+            self._set({"labels.classes": list(request.names), "labels.colours": colours})
+            response.version = self._host.label_version
+            return f"labelled are: {', '.join(request.names) or 'all classes'}"
 
         return await self._answer(response, work())

@@ -7,6 +7,7 @@ TF. A picture that cannot be decoded costs its camera's place in the set, not th
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Header
 
 from occany_core import View
 from occany_core.errors import InputError
@@ -121,11 +122,17 @@ class ViewMaker:
             self.missing_extrinsics = str(error)
             return {}
 
+    def header_of(self, image: Image) -> Header:
+        """Return stamp and optical frame of an image, for what is made of it."""
+        header = image.payload.header
+        set_frame = self._inputs[image.camera].settings.frame_id
+        return Header(stamp=header.stamp, frame_id=set_frame or header.frame_id.lstrip("/"))
+
     def _rig_from_cam(self, image: Image, base_frame: str) -> np.ndarray:
         camera = self._inputs[image.camera].settings
         if camera.rig_from_cam:
             return matrix_from_values(list(camera.rig_from_cam))
-        frame = camera.frame_id or image.payload.header.frame_id.lstrip("/")
+        frame = self.header_of(image).frame_id
         if not frame:
             raise InputError(
                 f"camera {camera.name}: its images name no frame; "

@@ -93,7 +93,8 @@ def test_topics_and_services_are_those_of_the_documents(caller):
     published = {p.topic_name.removeprefix("/occany/") for p in node.publishers}
     published -= {"/rosout", "/parameter_events", "/diagnostics", "transition_event"}
     documented = set(re.findall(r"`~/([\w/]+)`", sections["Publications"]))
-    documented = {name.replace("NAME", "obstacles") for name in documented}
+    documented = {name.replace("occupancy/NAME", "occupancy/obstacles") for name in documented}
+    documented = {name.replace("NAME", "camera") for name in documented}
     documented = {name for name in documented if name.startswith(("output/", "status"))}
     assert published == {name for name in documented if not name.startswith("output/loaded")}
 
