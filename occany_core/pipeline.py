@@ -170,10 +170,10 @@ def reconstruct(
         raise InputError(
             "the view sets of a window have different picture sizes; reset the stream"
         )
-    observed = _observe(model, sets, config, watch)
+    observed = observe(model, sets, config, watch)
     with watch.stage("cameras"):
-        located = _locate(sets, observed.raw, config)
-        grid_from_world = _grid_from_world(located, config.window.anchor)
+        located = locate(sets, observed.raw, config)
+        grid_from_world = place_grid(located, config.window.anchor)
         ground = find_ground(located.seen, grid_from_world, config.voxels)
     frame = (grid_from_world, ground)
     fusion = Fusion(config.voxels, located.seen.points_world.device)
@@ -221,7 +221,7 @@ def _label(model: Model, raw: RawMaps, config: OccAnyConfig) -> UInt8[Tensor, "V
     return classify_pixels(model, raw.segmentation[-1][0], raw.confidence.shape[-2:])
 
 
-def _locate(sets: list[EncodedSet], raw: RawMaps, config: OccAnyConfig) -> Located:
+def locate(sets: list[EncodedSet], raw: RawMaps, config: OccAnyConfig) -> Located:
     """Find all cameras: from calibration where known and wanted, else as predicted."""
     predicted = pointmaps.of_scene(raw)
     device = predicted.points_cam.device
@@ -258,7 +258,7 @@ def _locate(sets: list[EncodedSet], raw: RawMaps, config: OccAnyConfig) -> Locat
     )
 
 
-def _grid_from_world(located: Located, anchor: str) -> Float[Tensor, "4 4"]:
+def place_grid(located: Located, anchor: str) -> Float[Tensor, "4 4"]:
     """Place the grid at a rig, or where the network believes the reference view is.
 
     Parity: the published grids stand at the predicted world frame, from which the estimated pose
@@ -288,7 +288,7 @@ def _rigs_from_first_cameras(
     return world_from_rig, "extrinsics" if is_known else "assumed level", rig_from_cam[0]
 
 
-def _observe(
+def observe(
     model: Model, sets: list[EncodedSet], config: OccAnyConfig, watch: Stopwatch
 ) -> Observed:
     """Write all views into a memory, then decode all of them against it."""
@@ -321,33 +321,44 @@ def _render_novel(
     watch: Stopwatch,
 ) -> Iterator[tuple[Pointmaps, Cameras]]:
     """Render novel views chunk by chunk; nothing of a chunk is kept here."""
-    observed, located = known
     size = config.novel_views.chunk
     for start in range(0, 0 if cameras is None else len(cameras.K), size):
         chunk = cameras.views(slice(start, start + size))
-        # View by view: the picture of projected points is large, its tokens are small.
-        tokens = []
-        for view in range(len(chunk.K)):
-            one = chunk.views(slice(view, view + 1))
-            with watch.stage("project"):
-                projected = project_points(
-                    located.seen.points_world[None], observed.features,
-                    one.K[None], one.world_from_cam[None],
-                )  # fmt: skip
-            with watch.stage("tokenize"):
-                tokens.append(model.network.tokenize(projected))
-        with watch.stage("render_novel"), compute_dtype(model, config):
-            raw = model.network.render_novel(
-                torch.cat(tokens, dim=1), observed.tokens, observed.memory,
-                calibration_of_novel(chunk, located.rig_from_reference)
-                if located.is_calibrated
-                else None,
-                with_segmentation=False,
+        yield render_chunk(model, known, chunk, config, watch), chunk
+
+
+def render_chunk(
+    model: Model,
+    known: tuple[Observed, Located],
+    cameras: Cameras,
+    config: OccAnyConfig,
+    watch: Stopwatch,
+) -> Pointmaps:
+    """Render novel views together."""
+    observed, located = known
+    # View by view: the picture of projected points is large, its tokens are small.
+    tokens = []
+    for view in range(len(cameras.K)):
+        one = cameras.views(slice(view, view + 1))
+        with watch.stage("project"):
+            projected = project_points(
+                located.seen.points_world[None], observed.features,
+                one.K[None], one.world_from_cam[None],
             )  # fmt: skip
-        maps = pointmaps.of_scene(raw)
-        if located.is_calibrated:
-            maps = pointmaps.calibrate(maps, chunk.K, chunk.world_from_cam)
-        yield maps, chunk
+        with watch.stage("tokenize"):
+            tokens.append(model.network.tokenize(projected))
+    with watch.stage("render_novel"), compute_dtype(model, config):
+        raw = model.network.render_novel(
+            torch.cat(tokens, dim=1), observed.tokens, observed.memory,
+            calibration_of_novel(cameras, located.rig_from_reference)
+            if located.is_calibrated
+            else None,
+            with_segmentation=False,
+        )  # fmt: skip
+    maps = pointmaps.of_scene(raw)
+    if located.is_calibrated:
+        maps = pointmaps.calibrate(maps, cameras.K, cameras.world_from_cam)
+    return maps
 
 
 def predict(

@@ -44,6 +44,11 @@ class Stream:
         return len(self._window)
 
     @property
+    def sets(self) -> list[EncodedSet]:
+        """View sets in the window, oldest first: those of the last scene."""
+        return [kept.encoded for kept in self._window]
+
+    @property
     def odom_from_rig(self) -> torch.Tensor | None:
         """Pose of the newest rig since the reset (4, 4) [m]; None for a window of one set."""
         return self._odom_from_rig if self.config.window.view_sets > 1 else None

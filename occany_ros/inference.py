@@ -12,6 +12,7 @@ from std_msgs.msg import Header
 
 from occany_core import OccAnyConfig, Scene, Stream, View, load_model
 from occany_core.errors import DegenerateGeometryError
+from occany_core.pipeline import EncodedSet
 from occany_ros.node_settings import NodeSettings
 from occany_ros.synchroniser import ViewSet
 from occany_ros.views import ViewMaker
@@ -40,6 +41,8 @@ class Result:
     is_new_history: bool
     """Whether the window was cleared before this cycle because the clock jumped."""
     stages_ms: dict[str, float]
+    sets: list[EncodedSet]
+    """Of the scene, oldest first."""
     headers: dict[str, Header]
     """Stamp and optical frame of the newest set's images, by camera."""
 
@@ -112,6 +115,7 @@ class Inference:
             stamp_ns,
             is_new_history,
             stages_ms,
+            self._stream.sets,
             {image.camera: views.header_of(image) for image in job.view_set.images},
         )
 

@@ -43,12 +43,18 @@ class LabelChoice:
         """Take the label away from all pixels and cells of classes that are not chosen."""
         if scene.labels is None or not self.names:
             return scene
+        grid = replace(scene.grid, labels=self.kept(scene.grid.labels))
         classes = self.chosen(scene.classes)
+        return replace(scene, labels=self.kept(scene.labels), grid=grid, classes=classes)
+
+    def kept(self, labels: np.ndarray) -> np.ndarray:
+        """Return class ids (uint8, any shape) without those that are not chosen."""
+        if not self.names:
+            return labels
         kept = np.full(256, UNLABELLED, np.uint8)
-        for one in classes:
+        for one in self.chosen(load_classes(TABLE).classes):
             kept[one.id] = one.id
-        grid = replace(scene.grid, labels=kept[scene.grid.labels])
-        return replace(scene, labels=kept[scene.labels], grid=grid, classes=classes)
+        return kept[labels]
 
 
 def hexadecimal(rgb: tuple[float, float, float]) -> str:

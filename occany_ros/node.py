@@ -8,16 +8,19 @@ publishes. Image messages -> synchroniser -> worker -> inference -> outputs.
 import signal
 import sys
 import time
+from concurrent.futures import Future
 from contextlib import suppress
 
 import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from torch import Tensor
 
 from occany_core.class_labels import known_classes
 from occany_core.datasets.class_tables import SemanticClass
-from occany_core.errors import OccAnyError
+from occany_core.errors import InputError, OccAnyError
+from occany_core.view_rendering import RenderedViews, WantedCamera, render_views
 from occany_ros.camera_outputs import CameraOutputs
 from occany_ros.diagnostics import clock_finding
 from occany_ros.inference import Inference, Job
@@ -26,6 +29,7 @@ from occany_ros.msg import OccAnyStatus
 from occany_ros.node_settings import NodeSettings
 from occany_ros.parameters import NodeParameters
 from occany_ros.publishers import Outputs
+from occany_ros.render_service import RenderService
 from occany_ros.reports import (
     Reports,
     camera_findings,
@@ -72,6 +76,7 @@ class OccAnyNode(LifecycleNode):
         self._last_set_s: float | None = None
         self._finished: Finished | None = None
         self._offered = Services(self, self)
+        self._rendering = RenderService(self, self)
         self._status_publisher = self.create_publisher(OccAnyStatus, "~/status", 1)
         self._reports = Reports(self)
         # Steady, so that a paused recording with simulated time does not stop them.
@@ -191,6 +196,21 @@ class OccAnyNode(LifecycleNode):
         if self._worker is not None:
             self._sync.restart()
             self._worker.discard()
+
+    def render(
+        self, cycle: Finished, base_from_cam: Tensor, wanted: WantedCamera | None
+    ) -> "Future[RenderedViews]":
+        """Begin to render views of a scene in the worker's thread.
+
+        Raises:
+            InputError: The node is not active, or an earlier request still runs.
+        """
+        if self._worker is None:
+            name = self.get_fully_qualified_name()
+            raise InputError(f"the node is not active; run `ros2 lifecycle set {name} activate`")
+        sets, config = cycle.result.sets, cycle.settings.core
+        model = self._inference.model
+        return self._worker.call(lambda: render_views(model, sets, config, base_from_cam, wanted))
 
     def _stop_worker(self) -> None:
         self._status.stop()

@@ -5,7 +5,7 @@ Callbacks run in the executor's thread. What takes time (files) runs in a thread
 the callback awaits it, so that images are received meanwhile.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +13,18 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 from rclpy.callback_groups import CallbackGroup, ReentrantCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.task import Future
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from occany_core import VoxelGrid as CoreGrid
 from occany_core.datasets.class_tables import SemanticClass
-from occany_core.errors import InputError, OccAnyError
+from occany_core.errors import InputError
 from occany_ros import scene_files
+from occany_ros.awaiting import answered, ended_within
 from occany_ros.cloud_messages import points_to_cloud, voxel_points
 from occany_ros.grid_boxes import cut_box
 from occany_ros.grid_messages import grid_message
@@ -37,7 +36,6 @@ from occany_ros.srv import GetVoxelGrid, Load, Save, SetCameraEnabled, SetLabels
 from occany_ros.transforms import Transforms
 
 Answer = TypeVar("Answer")
-Response = TypeVar("Response")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +75,19 @@ class Host(Protocol):
         """Where transforms come from; None while unconfigured."""
 
 
+def last_cycle(host: Host) -> Finished:
+    """Return the last cycle.
+
+    Raises:
+        InputError: There is none.
+    """
+    if host.finished is None:
+        raise InputError(
+            "there is no grid yet; see ~/status and /diagnostics for why nothing comes out"
+        )
+    return host.finished
+
+
 class FileThread:
     """One slow call at a time, awaited by a service callback for a limited time."""
 
@@ -96,20 +107,8 @@ class FileThread:
         """
         if self._running is not None and not self._running.done():
             raise InputError("an earlier save or load still runs; try again when it has ended")
-        awaited = Future(executor=self._node.executor)
-        self._running = self._pool.submit(call)
-        self._running.add_done_callback(lambda _: awaited.done() or awaited.set_result(None))
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        timer = self._node.create_timer(
-            limit_s,
-            lambda: awaited.done() or awaited.set_result(None),
-            callback_group=self._group,
-            clock=steady,
-        )
-        running = self._running
-        await awaited
-        self._node.destroy_timer(timer)
-        if not running.done():
+        running = self._running = self._pool.submit(call)
+        if not await ended_within(self._node, self._group, running, limit_s):
             raise InputError(
                 f"not finished after {limit_s:g} s (files.time_limit) and still running; the "
                 "disk may be slow"
@@ -145,22 +144,6 @@ class Services:
         """End the thread."""
         self._files.close()
 
-    async def _answer(self, response: Response, work: Awaitable[str]) -> Response:
-        """Fill in `success` and `message` from what the work returns or raises."""
-        try:
-            response.message = await work
-            response.success = True
-        except OccAnyError as error:
-            response.success, response.message = False, str(error)
-        return response
-
-    def _last(self) -> Finished:
-        if self._host.finished is None:
-            raise InputError(
-                "there is no grid yet; see ~/status and /diagnostics for why nothing comes out"
-            )
-        return self._host.finished
-
     def _configured(self) -> NodeSettings:
         if self._host.settings is None:
             name = self._node.get_fully_qualified_name()
@@ -176,11 +159,11 @@ class Services:
             self._host.reset_history()
             return "window, memory, odometry and path start anew with the next images"
 
-        return await self._answer(response, work())
+        return await answered(response, work())
 
     async def _save(self, request: Save.Request, response: Save.Response) -> object:
         async def work() -> str:
-            last = self._last()
+            last = last_cycle(self._host)
             files = self._configured().files
             name = request.name or scene_files.name_of_stamp(last.result.grid_stamp_ns)
             folder = await self._files.run(
@@ -196,7 +179,7 @@ class Services:
             response.path = str(folder)
             return f"saved to {folder}"
 
-        return await self._answer(response, work())
+        return await answered(response, work())
 
     async def _load(self, request: Load.Request, response: Load.Response) -> object:
         async def work() -> str:
@@ -211,7 +194,7 @@ class Services:
             self._show(grid, settings)
             return f"{request.name} is shown on {self._loaded_grid.topic_name} and beside it"
 
-        return await self._answer(response, work())
+        return await answered(response, work())
 
     def _show(self, grid: CoreGrid, settings: NodeSettings) -> None:
         """Publish a saved grid on topics of its own; planners never take it for a live one."""
@@ -232,7 +215,7 @@ class Services:
         self, request: GetVoxelGrid.Request, response: GetVoxelGrid.Response
     ) -> object:
         async def work() -> str:
-            last = self._last()
+            last = last_cycle(self._host)
             base_frame = last.settings.base_frame
             frame = request.frame_id or base_frame
             frame_from_base = np.eye(4)
@@ -249,7 +232,7 @@ class Services:
             response.grid = grid_message(part, header, frame_from_base)
             return ""
 
-        return await self._answer(response, work())
+        return await answered(response, work())
 
     def _set(self, values: dict[str, object]) -> None:
         """Set live parameters together; what is wrong with them is the service's answer."""
@@ -270,7 +253,7 @@ class Services:
             self._set({f"camera.{request.name}.enabled": request.enabled})
             return f"camera {request.name} is {'enabled' if request.enabled else 'disabled'}"
 
-        return await self._answer(response, work())
+        return await answered(response, work())
 
     async def _set_labels(
         self, request: SetLabels.Request, response: SetLabels.Response
@@ -287,4 +270,4 @@ class Services:
             response.version = self._host.label_version
             return f"labelled are: {', '.join(request.names) or 'all classes'}"
 
-        return await self._answer(response, work())
+        return await answered(response, work())

@@ -30,7 +30,7 @@ LEAVES = {"errors", "config", "rigid", "camera"}
 GEOMETRY = LEAVES | {"pointmaps", "poses", "novel_views", "projection", "voxels", "rig_poses"}
 CHAIN = GEOMETRY | {"images", "calibrated_images", "calibration", "network", "checkpoints"}
 STEPS = CHAIN | {"grid_frame", "class_labels", "datasets"}
-LIBRARY = STEPS | {"pipeline", "stream", "grid_fields", "grid_codec"}
+LIBRARY = STEPS | {"pipeline", "view_rendering", "stream", "grid_fields", "grid_codec"}
 
 ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "__init__": LIBRARY,
@@ -54,6 +54,7 @@ ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "grid_frame": LEAVES | {"pointmaps", "poses", "voxels"},
     "class_labels": LEAVES | {"checkpoints", "voxels", "datasets"},
     "pipeline": STEPS,
+    "view_rendering": STEPS | {"pipeline"},
     "stream": CHAIN | {"pipeline"},
     "synthetic": {"errors", "config", "rigid", "camera"},
     "training": CHAIN | {"synthetic", "datasets", "semantics"},
