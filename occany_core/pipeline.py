@@ -6,20 +6,19 @@ camera), oldest first. World is the optical frame of the first view; grid and ri
 Metres.
 """
 
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from occany_core import pointmaps, rigid
 from occany_core.calibration import calibration_of, calibration_of_novel, check_calibration
 from occany_core.checkpoints import Model
-from occany_core.class_labels import classify_pixels, known_classes, label_cells
+from occany_core.class_labels import UNLABELLED, classify_pixels, known_classes, label_cells
 from occany_core.config import CalibrationConfig, OccAnyConfig
 from occany_core.datasets.class_tables import SemanticClass
 from occany_core.errors import InputError
@@ -31,6 +30,7 @@ from occany_core.pointmaps import Pointmaps
 from occany_core.poses import Cameras, estimate_cameras
 from occany_core.projection import SourceFeatures, project_points, source_features
 from occany_core.rig_poses import grid_from_reference, known_cameras
+from occany_core.stopwatch import Stopwatch
 from occany_core.voxels import Fusion, Ground, HighestConfidence, VoxelGrid
 
 
@@ -101,20 +101,12 @@ class Observed:
     memory: SceneMemory
     raw: RawMaps
     features: SourceFeatures
+    ignored: Bool[Tensor, "V H W"]
+    """Pixels that show nothing of the scene; their confidence is 1."""
 
-
-class Stopwatch:
-    """Seconds per stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time the body of a with statement."""
-        started = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+    def drawn(self, points_world: Float[Tensor, "V H W 3"]) -> Float[Tensor, "V H W 3"]:
+        """Return the points that can be drawn into other views; ignored ones are not a number."""
+        return points_world.masked_fill(self.ignored[..., None], torch.nan)
 
 
 def compute_dtype(model: Model, config: OccAnyConfig) -> AbstractContextManager:
@@ -189,7 +181,7 @@ def reconstruct(
         fusion.see(seen)
         grid = fusion.grid()
     with watch.stage("labels"):
-        labels = _label(model, observed.raw, config)
+        labels = _label(model, observed, config)
         if labels is not None:
             grid = label_cells(seen, labels, grid, config.voxels.min_confidence)
     return Scene(
@@ -214,11 +206,14 @@ def reconstruct(
     )
 
 
-def _label(model: Model, raw: RawMaps, config: OccAnyConfig) -> UInt8[Tensor, "V H W"] | None:
+def _label(
+    model: Model, observed: Observed, config: OccAnyConfig
+) -> UInt8[Tensor, "V H W"] | None:
     """Name the class of every pixel, where the weights can and the settings want it."""
     if not (config.labels.use and known_classes(model)):
         return None
-    return classify_pixels(model, raw.segmentation[-1][0], raw.confidence.shape[-2:])
+    fine, size = observed.raw.segmentation[-1][0], observed.raw.confidence.shape[-2:]
+    return classify_pixels(model, fine, size).masked_fill(observed.ignored, UNLABELLED)
 
 
 def locate(sets: list[EncodedSet], raw: RawMaps, config: OccAnyConfig) -> Located:
@@ -302,7 +297,10 @@ def observe(
             raw = model.network.render(tokens, memory, with_segmentation=renders or labels)
     images = torch.cat([one.batch.images for one in sets])[None].to(model.device)
     levels = model.network.conditioning(raw.segmentation)
-    return Observed(tokens, memory, raw, source_features(images, raw.confidence, levels))
+    ignored = torch.cat([one.batch.ignored for one in sets]).to(model.device)
+    raw = replace(raw, confidence=raw.confidence.masked_fill(ignored, 1.0))
+    features = source_features(images, raw.confidence, levels)
+    return Observed(tokens, memory, raw, features, ignored)
 
 
 def _propose(model: Model, cameras: Cameras, config: OccAnyConfig) -> Cameras | None:
@@ -336,13 +334,14 @@ def render_chunk(
 ) -> Pointmaps:
     """Render novel views together."""
     observed, located = known
+    drawn = observed.drawn(located.seen.points_world)
     # View by view: the picture of projected points is large, its tokens are small.
     tokens = []
     for view in range(len(cameras.K)):
         one = cameras.views(slice(view, view + 1))
         with watch.stage("project"):
             projected = project_points(
-                located.seen.points_world[None], observed.features,
+                drawn[None], observed.features,
                 one.K[None], one.world_from_cam[None],
             )  # fmt: skip
         with watch.stage("tokenize"):

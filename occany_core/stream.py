@@ -16,7 +16,8 @@ from occany_core import rigid
 from occany_core.checkpoints import Model
 from occany_core.config import OccAnyConfig
 from occany_core.images import View
-from occany_core.pipeline import EncodedSet, Scene, Stopwatch, encode, reconstruct
+from occany_core.pipeline import EncodedSet, Scene, encode, reconstruct
+from occany_core.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
 

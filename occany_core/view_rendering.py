@@ -20,8 +20,6 @@ from occany_core.config import OccAnyConfig, from_flat
 from occany_core.errors import InputError
 from occany_core.pipeline import (
     EncodedSet,
-    Located,
-    Stopwatch,
     locate,
     observe,
     place_grid,
@@ -29,6 +27,7 @@ from occany_core.pipeline import (
 )
 from occany_core.poses import Cameras
 from occany_core.projection import nearest_points
+from occany_core.stopwatch import Stopwatch
 
 SIDES = (16, 4096)
 """Least and most pixels of a wanted picture's sides."""
@@ -100,7 +99,8 @@ def render_views(
         K.expand(len(grid_from_cam), 3, 3),
         rigid.invert(grid_from_world) @ grid_from_cam.to(device, grid_from_world.dtype),
     )
-    shown = _shown_points(located, cameras, (rows, columns))
+    drawn = observed.drawn(located.seen.points_world)
+    shown = _shown_points(drawn, cameras, (rows, columns))
     _check_shown(shown, grid_from_cam)
     try:
         maps = render_chunk(model, (observed, located), cameras, config, watch)
@@ -176,10 +176,10 @@ def _check_shown(shown: Int[Tensor, "R H W"], grid_from_cam: Float[Tensor, "R 4 
 
 
 def _shown_points(
-    located: Located, cameras: Cameras, size: tuple[int, int]
+    points_world: Float[Tensor, "V H W 3"], cameras: Cameras, size: tuple[int, int]
 ) -> Int[Tensor, "R H W"]:
     """Return the index of the observed point on each pixel (R, H, W), -1 where there is none."""
-    points = located.seen.points_world.flatten(0, 2)
+    points = points_world.flatten(0, 2)
     return torch.stack(
         [
             nearest_points(points, K, world_from_cam, *size)[0]

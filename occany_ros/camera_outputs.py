@@ -67,8 +67,9 @@ class CameraOutputs:
 
 
 def depth_of(scene: Scene, view: int) -> np.ndarray:
-    """Return the depth (H, W) [m] of an observed view."""
-    return np.asarray(scene.observed.points_cam[view, ..., 2], np.float32)
+    """Return the depth (H, W) [m] of an observed view; not a number where it is ignored."""
+    depth = np.asarray(scene.observed.points_cam[view, ..., 2], np.float32)
+    return np.where(np.asarray(scene.observed.confidence[view]) > 1, depth, np.float32("nan"))
 
 
 def pinhole_message(K: np.ndarray, size: tuple[int, int], header: Header) -> CameraInfo:

@@ -140,12 +140,12 @@ def colour_points(
         points: (..., 3) in the frame of the cloud.
         rgb: uint8 (..., 3).
         confidence: (...) in (1, inf).
-        min_confidence: Least confidence kept.
+        min_confidence: Points are kept above it.
 
     Returns:
         (P,) of `COLOUR_POINT`.
     """
-    kept = (confidence >= min_confidence) & np.isfinite(points).all(axis=-1)
+    kept = (confidence > min_confidence) & np.isfinite(points).all(axis=-1)
     cloud = np.zeros(int(kept.sum()), COLOUR_POINT)
     cloud["x"], cloud["y"], cloud["z"] = points[kept].T
     cloud["rgb"] = pack_rgb(rgb[kept])

@@ -74,6 +74,12 @@ NODE_DECLARATIONS = (
         description="topic of calibrations; {camera} stands for the camera's name",
     ),
     Declaration(
+        name="topics.mask",
+        default="~/input/{camera}/mask",
+        description="topic of masks, mono8: pixels that are not zero are ignored; {camera} stands "
+        "for the camera's name",
+    ),
+    Declaration(
         name="sync.policy",
         default="approximate",
         choices=POLICIES,

@@ -26,6 +26,7 @@ class CameraSettings:
     transport: str
     image_topic: str
     info_topic: str
+    mask_topic: str
     reliability: str
     frame_id: str
     rig_from_cam: tuple[float, ...]
@@ -92,6 +93,7 @@ def _camera_settings(values: dict[str, Value], name: str) -> CameraSettings:
         transport=transport,
         image_topic=image_topic.replace("{camera}", name),
         info_topic=values["topics.camera_info"].replace("{camera}", name),
+        mask_topic=values["topics.mask"].replace("{camera}", name),
         reliability=values[prefix + "reliability"],
         frame_id=values[prefix + "frame_id"],
         rig_from_cam=rig_from_cam,
@@ -222,7 +224,7 @@ def node_settings(values: dict[str, Value]) -> NodeSettings:
             raise ConfigError(
                 f"parameter {frame} is {values[frame]!r}; it must be a name without '/'"
             )
-    for topic in ("topics.image", "topics.compressed", "topics.camera_info"):
+    for topic in ("topics.image", "topics.compressed", "topics.camera_info", "topics.mask"):
         if "{camera}" not in values[topic] and len(names) > 1:
             raise ConfigError(
                 f"parameter {topic} is {values[topic]!r}; it must contain {{camera}}, which "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One camera's topics: images (raw or compressed) and, where there is one, its CameraInfo.
+"""One camera's topics: images (raw or compressed) and, where there are any, CameraInfo and mask.
 
 Depth 1, newest wins. The image subscription asks for reliable delivery as long as every publisher
 offers it, because large best-effort images get lost with default middleware settings.
@@ -16,6 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from occany_ros.cycle_times import EventRate
 from occany_ros.diagnostics import CameraState
+from occany_ros.ego_masks import MaskInput
 from occany_ros.node_settings import CameraSettings
 from occany_ros.sync_rules import SyncRules
 
@@ -41,7 +42,7 @@ class Reception:
     error: str = ""
     """Why the last image could not be used; set and cleared by whoever decodes it."""
     warning: str = ""
-    """What is wrong with the calibration."""
+    """What is wrong with calibration or mask."""
 
 
 class CameraInput:
@@ -65,6 +66,7 @@ class CameraInput:
             self._on_info,
             QoSProfile(depth=1, reliability=BEST_EFFORT),
         )
+        self.mask = MaskInput(node, settings.mask_topic)
         self.match_reliability()
 
     @property
@@ -129,3 +131,4 @@ class CameraInput:
         """End the subscriptions."""
         self._node.destroy_subscription(self._images)
         self._node.destroy_subscription(self._infos)
+        self.mask.close()

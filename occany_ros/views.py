@@ -2,7 +2,8 @@
 """A set of image messages -> `View`s of the core: pictures decoded, calibration attached.
 
 Intrinsics come from CameraInfo, scaled to the picture as decoded; extrinsics from parameters or
-TF. A picture that cannot be decoded costs its camera's place in the set, not the set.
+TF; what to ignore from the camera's mask. A picture that cannot be decoded costs its camera's
+place in the set, not the set.
 """
 
 import numpy as np
@@ -11,6 +12,7 @@ from std_msgs.msg import Header
 
 from occany_core import View
 from occany_core.errors import InputError
+from occany_ros.ego_masks import ignored_pixels
 from occany_ros.image_messages import (
     compressed_to_rgb,
     has_strong_distortion,
@@ -65,6 +67,7 @@ class ViewMaker:
                 stamp=image.stamp_ns * 1e-9,
                 K=self._intrinsics(camera, rgb, settings),
                 rig_from_cam=extrinsics.get(camera),
+                ignored=self._ignored(camera, rgb),
             )
             for camera, (image, rgb) in pictures.items()
         ]
@@ -106,6 +109,18 @@ class ViewMaker:
                 "publish it, or set calibration.use to auto"
             )
         return K
+
+    def _ignored(self, camera: str, rgb: np.ndarray) -> np.ndarray | None:
+        mask, reception = self._inputs[camera].mask, self._inputs[camera].reception
+        message = mask.message
+        if message is None:
+            return None
+        try:
+            return ignored_pixels(message, mask.topic, *rgb.shape[:2])
+        except InputError as error:
+            warning = f"camera {camera}: {error}; until then all pixels count"
+            reception.warning = "; ".join(filter(None, (reception.warning, warning)))
+            return None
 
     def _extrinsics(self, images: list[Image], settings: NodeSettings) -> dict[str, np.ndarray]:
         """Return `rig_from_cam` of all cameras, or of none when one is missing."""

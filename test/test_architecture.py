@@ -29,7 +29,7 @@ TOP_LEVEL = """
 LEAVES = {"errors", "config", "rigid", "camera"}
 GEOMETRY = LEAVES | {"pointmaps", "poses", "novel_views", "projection", "voxels", "rig_poses"}
 CHAIN = GEOMETRY | {"images", "calibrated_images", "calibration", "network", "checkpoints"}
-STEPS = CHAIN | {"grid_frame", "class_labels", "datasets"}
+STEPS = CHAIN | {"grid_frame", "class_labels", "datasets", "stopwatch"}
 LIBRARY = STEPS | {"pipeline", "view_rendering", "stream", "grid_fields", "grid_codec"}
 
 ALLOWED = {  # part of occany_core: the parts it may import, besides itself
@@ -37,6 +37,7 @@ ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "errors": set(),
     "config": {"errors"},
     "rigid": {"errors"},
+    "stopwatch": set(),
     "camera": {"errors", "rigid"},
     "images": LEAVES,
     "calibrated_images": LEAVES | {"images"},
@@ -55,7 +56,7 @@ ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "class_labels": LEAVES | {"checkpoints", "voxels", "datasets"},
     "pipeline": STEPS,
     "view_rendering": STEPS | {"pipeline"},
-    "stream": CHAIN | {"pipeline"},
+    "stream": CHAIN | {"pipeline", "stopwatch"},
     "synthetic": {"errors", "config", "rigid", "camera"},
     "training": CHAIN | {"synthetic", "datasets", "semantics"},
     "datasets": LEAVES | {"images"},

@@ -13,8 +13,9 @@ from occany_core.cli.calibration_file import NO_CALIBRATION, CameraCalibration, 
 from occany_core.cli.picture_files import RIGS, PictureFile, read_picture, view_sets
 from occany_core.config import OccAnyConfig
 from occany_core.images import View
-from occany_core.pipeline import Scene, Stopwatch, encode, reconstruct
+from occany_core.pipeline import Scene, encode, reconstruct
 from occany_core.results import check_folder, save_scene
+from occany_core.stopwatch import Stopwatch
 
 NAME = "predict"
 HELP = "turn pictures into a voxel grid, points and camera poses"
