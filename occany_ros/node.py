@@ -108,8 +108,7 @@ class OccAnyNode(LifecycleNode):
     @property
     def known_classes(self) -> tuple[SemanticClass, ...]:
         """What the weights in use can name; none where the settings leave labels out."""
-        wanted = self._settings is not None and self._settings.core.labels.use
-        return known_classes(self._inference.model) if wanted and self._inference else ()
+        return self._classes_for(self._settings) if self._inference else ()
 
     @property
     def transforms(self) -> Transforms | None:
@@ -255,14 +254,17 @@ class OccAnyNode(LifecycleNode):
             self._worker.submit(Job(view_set, self._settings))
 
     def _on_live_change(self, settings: NodeSettings) -> None:
-        self._settings = settings
         self._show_labels(settings)
+        self._settings = settings
         if self._sync is not None:
             self._sync.set_rules(settings.sync)
 
     def _show_labels(self, settings: NodeSettings) -> None:
-        chosen = settings.labels.chosen(self.known_classes)
+        chosen = settings.labels.chosen(self._classes_for(settings))
         self._label_info.show(chosen, self._inference.model.name)
+
+    def _classes_for(self, settings: NodeSettings) -> tuple[SemanticClass, ...]:
+        return known_classes(self._inference.model) if settings.core.labels.use else ()
 
     # --- one cycle: the worker's thread --------------------------------------------------------
     def _run_cycle(self, job: Job) -> None:

@@ -79,7 +79,10 @@ class NodeParameters:
         node.add_on_set_parameters_callback(self._on_set)
 
     def on_change(self, call: Callable[[NodeSettings], None]) -> None:
-        """Call this with the new settings whenever live parameters changed."""
+        """Call this with the new settings whenever live parameters change.
+
+        It may refuse them with a `ConfigError`, as long as it has done nothing yet.
+        """
         self._on_change = call
 
     def read(self) -> NodeSettings:
@@ -150,8 +153,7 @@ class NodeParameters:
             )
             return SetParametersResult(successful=False, reason=reason)
         try:
-            settings = node_settings(self._checked_values(changes))
+            self._on_change(node_settings(self._checked_values(changes)))
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self._on_change(settings)
         return SetParametersResult(successful=True)

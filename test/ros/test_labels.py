@@ -9,8 +9,11 @@ pytest.importorskip("rclpy")
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import ColorRGBA
+from street_views import probed_model
+from test_node import FAILURE, SUCCESS
 from test_services import Caller
 
+from occany_core.checkpoints import save_model
 from occany_core.synthetic.classes import SemanticClass
 from occany_ros.cloud_messages import UNLABELLED_GREY
 from occany_ros.grid_messages import cells_from_compact, cells_from_message
@@ -150,3 +153,22 @@ def test_without_labels_grids_are_as_before(labeller):
     labeller.send_until_grid(["camera"], 10**12, count=2)
     assert len(labeller.grids[-1].labels) == 0
     assert masks == []
+
+
+def test_weights_with_classes_that_nobody_knows_are_refused_until_labels_are_off(
+    labeller, tmp_path
+):
+    path = tmp_path / "five.safetensors"
+    card = {"name": "five", "licence": "Apache-2.0"}
+    save_model(probed_model(0, classes=5).network, card, path)
+    node = labeller.make(transport="compressed", model__checkpoint=str(path))
+    assert node.trigger_configure() == FAILURE
+    assert "the weights five name 5 classes" in node._status.last_error
+    assert "set labels.use to false" in node._status.last_error
+    assert labeller.set(node, labels__use=False).successful
+    assert node.trigger_configure() == SUCCESS
+    refused = labeller.set(node, labels__use=True)
+    assert not refused.successful
+    assert "the weights five name 5 classes" in refused.reason
+    assert labeller.infos()[-1].classes == []
+    assert node.get_parameter("labels.use").value is False
