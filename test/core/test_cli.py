@@ -12,7 +12,9 @@ import pytest
 import yaml
 from PIL import Image
 from small_model import SMALL, save_small_model, write_pictures
+from street_views import probed_model
 
+from occany_core.checkpoints import save_model
 from occany_core.cli.main import CLOSED_PIPE, VERBS, build_parser, main
 from occany_core.results import load_grid, load_scene
 
@@ -121,6 +123,19 @@ def test_view_inspect_and_config(weights, tmp_path, capsys):
         assert f"{int(grid.occupied.sum()):,} cells" in capsys.readouterr().out
     assert main(["inspect", str(weights)]) == 0
     assert "random" in capsys.readouterr().out
+
+
+def test_view_colours_by_class_where_there_are_classes(weights, tmp_path, capsys):
+    pictures = write_pictures(tmp_path / "p", 1)
+    assert predict(weights, pictures, "-o", tmp_path / "o") == 0
+    capsys.readouterr()
+    by_class = ["view", str(tmp_path / "o"), "--colour", "class"]
+    failure(capsys, main(by_class), within=["has no classes", "--set labels.use=true"])
+    labelled = tmp_path / "car.safetensors"
+    save_model(probed_model(4).network, {"name": "car", "licence": "Apache-2.0"}, labelled)
+    assert predict(labelled, pictures, "-o", tmp_path / "o") == 0
+    assert main([*by_class, "-o", str(tmp_path / "class.png")]) == 0
+    assert (tmp_path / "class.png").read_bytes() != (tmp_path / "o/scene.png").read_bytes()
 
 
 def test_config_prints_what_config_reads(tmp_path, capsys):
