@@ -7,16 +7,25 @@ classes, `X Y Z` cells.
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from occany_core.checkpoints import Model
 from occany_core.datasets.class_tables import SemanticClass, load_classes
 from occany_core.errors import ConfigError
-from occany_core.voxels import ClassTable, LabelGrid, ViewPoints, VoxelGrid
+from occany_core.voxels import (
+    ClassTable,
+    LabelGrid,
+    ViewPoints,
+    VoxelGrid,
+    VoxelGridSpec,
+    double_columns,
+    fill_flat_gaps,
+    lattice_coordinates,
+)
+from occany_core.voxels.grid import cell_or_none
 
 UNLABELLED = 255
 """Class id of what has none."""
@@ -70,9 +79,9 @@ def label_cells(
 ) -> VoxelGrid:
     """Give occupied cells the class that the points of observed views vote for (`LabelGrid`).
 
-    Points of sky and of `other` do not vote: a cell with no other points is `other`. Cells without
-    points, such as those that only rendered views fill, are `UNLABELLED`, and so are all that are
-    not occupied.
+    Points of sky and of `other` do not vote: a cell with no other points is `other`. Where a gap
+    between pixels was filled, they vote. Cells without points, such as those that only rendered
+    views fill, are `UNLABELLED`, and so are all that are not occupied.
 
     Args:
         views: In the grid frame.
@@ -86,6 +95,40 @@ def label_cells(
     for view, classes in zip(views, pixels, strict=True):
         kept = view.kept(min_confidence) & (classes != UNLABELLED)
         votes.add(view.points[kept], view.confidence[kept], classes[kept])
-    labels = votes.grid().cpu().numpy()
-    has_points = grid.occupied & (labels != convention.empty)
-    return replace(grid, labels=np.where(has_points, labels, np.uint8(UNLABELLED)))
+    labels = votes.grid()
+    occupied = torch.from_numpy(grid.occupied).to(labels.device)
+    labels[~occupied | (labels == convention.empty)] = UNLABELLED
+    lacks = occupied & (labels == UNLABELLED) & torch.from_numpy(~grid.completed).to(labels.device)
+    labels[lacks] = _labels_of_gaps(lacks, views, pixels, grid.spec, min_confidence)
+    return replace(grid, labels=labels.cpu().numpy())
+
+
+def _labels_of_gaps(
+    lacks: Bool[Tensor, "X Y Z"],
+    views: list[ViewPoints],
+    pixels: UInt8[Tensor, "V H W"],
+    spec: VoxelGridSpec,
+    min_confidence: float,
+) -> UInt8[Tensor, " P"]:
+    """Return the classes of cells that hold no pixel's point, but what is filled in between.
+
+    The pixels beside a filled gap vote, by the same rules.
+    """
+    table, lacking = load_classes(TABLE), lacks.flatten()
+    place = lacking.cumsum(0) - 1
+    votes = torch.zeros(int(lacking.sum()), len(table.classes), device=lacks.device)
+    for view, classes in zip(views, pixels, strict=True):
+        kept = view.kept(min_confidence) & (classes != UNLABELLED)
+        points, kept = double_columns(view.points - view.centre, kept)
+        doubled = classes.repeat_interleave(2, dim=1)[:, :-1]
+        gaps = fill_flat_gaps(points, kept, spec.resolution)
+        points = torch.cat((points[kept], gaps.points)) + view.centre
+        named = torch.cat((doubled[kept], doubled.flatten()[gaps.pixel])).long()
+        cells = cell_or_none(lattice_coordinates(points, spec), spec)
+        cells, named = cells[cells < spec.num_cells], named[cells < spec.num_cells]
+        cells, named = cells[lacking[cells]], named[lacking[cells]]
+        votes.index_put_((place[cells], named), votes.new_ones(()), accumulate=True)
+    has_points = votes.sum(dim=1) > 0
+    votes[:, [table.other, table.convention.empty]] = 0
+    best = votes.argmax(dim=1).masked_fill(votes.amax(dim=1) == 0, table.other)
+    return best.masked_fill(~has_points, UNLABELLED).to(torch.uint8)
