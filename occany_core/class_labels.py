@@ -21,7 +21,6 @@ from occany_core.voxels import (
     ViewPoints,
     VoxelGrid,
     VoxelGridSpec,
-    double_columns,
     fill_flat_gaps,
     lattice_coordinates,
 )
@@ -119,12 +118,9 @@ def _labels_of_gaps(
     votes = torch.zeros(int(lacking.sum()), len(table.classes), device=lacks.device)
     for view, classes in zip(views, pixels, strict=True):
         kept = view.kept(min_confidence) & (classes != UNLABELLED)
-        points, kept = double_columns(view.points - view.centre, kept)
-        doubled = classes.repeat_interleave(2, dim=1)[:, :-1]
-        gaps = fill_flat_gaps(points, kept, spec.resolution)
-        points = torch.cat((points[kept], gaps.points)) + view.centre
-        named = torch.cat((doubled[kept], doubled.flatten()[gaps.pixel])).long()
-        cells = cell_or_none(lattice_coordinates(points, spec), spec)
+        gaps = fill_flat_gaps(view.points - view.centre, kept, spec.resolution)
+        cells = cell_or_none(lattice_coordinates(gaps.points + view.centre, spec), spec)
+        named = classes.flatten()[gaps.pixel].long()
         cells, named = cells[cells < spec.num_cells], named[cells < spec.num_cells]
         cells, named = cells[lacking[cells]], named[lacking[cells]]
         votes.index_put_((place[cells], named), votes.new_ones(()), accumulate=True)
