@@ -108,6 +108,27 @@ def test_subfolders_are_cameras_and_calibration_gives_the_frame(weights, tmp_pat
     np.testing.assert_allclose(poses["views"][0]["K"], content["front"]["K"], atol=0.05)
 
 
+def test_masks_hide_what_they_cover(weights, tmp_path, capsys):
+    for camera in ("front", "back"):
+        write_pictures(tmp_path / "p" / camera, 1)
+    (tmp_path / "masks").mkdir()
+    mask = np.zeros((32, 48, 3), np.uint8)
+    mask[4:] = 255
+    Image.fromarray(mask).save(tmp_path / "masks" / "front.png")
+    sizes = []
+    for more in ((), ("--masks", tmp_path / "masks")):
+        plain = ("--set", "novel_views.steps=0", *more)
+        assert predict(weights, tmp_path / "p", "-o", tmp_path / "o", *plain) == 0
+        sizes.append((tmp_path / "o" / "points.ply").stat().st_size)
+    assert sizes[1] < 0.7 * sizes[0]
+    capsys.readouterr()
+    Image.fromarray(mask).save(tmp_path / "masks" / "roof.png")
+    code = predict(weights, tmp_path / "p", "-o", tmp_path / "o", "--masks", tmp_path / "masks")
+    failure(capsys, code, within=["holds masks of roof", "which are front, back"])
+    code = predict(weights, tmp_path / "p", "-o", tmp_path / "o", "--masks", tmp_path / "none")
+    failure(capsys, code, within=["there is no folder of masks"])
+
+
 def test_view_inspect_and_config(weights, tmp_path, capsys):
     pictures = write_pictures(tmp_path / "p", 1)
     assert predict(weights, pictures, "-o", tmp_path / "o") == 0
