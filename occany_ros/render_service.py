@@ -25,6 +25,8 @@ from occany_ros.services import Finished, Host, last_cycle
 from occany_ros.srv import RenderView
 
 MOST_VIEWS = 16
+MOST_PIXELS = 20_000_000
+"""Of all pictures together: an answer takes nine bytes for each."""
 TIME_LIMIT_S = 30.0
 
 
@@ -100,6 +102,12 @@ def wanted_camera(request: RenderView.Request) -> WantedCamera | None:
         return None
     if not all(given):
         raise InputError("k, width and height belong together; give all of them or none")
+    pixels = len(request.poses) * request.width * request.height
+    if pixels > MOST_PIXELS:
+        raise InputError(
+            f"{len(request.poses)} pictures of {request.width} x {request.height} px are wanted; "
+            f"all together may have {MOST_PIXELS // 1_000_000} megapixels"
+        )
     return WantedCamera(torch.from_numpy(K).float(), request.height, request.width)
 
 

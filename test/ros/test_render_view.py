@@ -131,6 +131,10 @@ def test_what_cannot_be_rendered_is_refused_in_words(caller):
         ({"poses": [pose_at(0.0, 0.0), pose_at(5000.0, 0.0)]}, "view 1 at (5000.0, 0.0, 1.6) m"),
         ({"poses": [pose_at(0.0, 0.0)], "width": 64}, "k, width and height belong together"),
         (
+            {"poses": [pose_at(0.0, 0.0)] * 3, "k": [9e3] * 9, "width": 4000, "height": 2000},
+            "3 pictures of 4000 x 2000 px are wanted; all together may have 20 megapixels",
+        ),
+        (
             {"poses": [pose_at(0.0, 0.0)], "k": [nan] * 9, "width": 64, "height": 32},
             "it must be finite",
         ),
