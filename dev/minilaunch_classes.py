@@ -257,6 +257,16 @@ class ParameterValue:
         return text if self.type is str else yaml_value(text)
 
 
+class ParameterFile:
+    """A parameter file whose path may be put together of several parts."""
+
+    def __init__(self, param_file):
+        self.path = param_file
+
+    def perform(self, context):
+        return context.text(self.path)
+
+
 def yaml_value(text):
     """What launch_ros makes of the text of a parameter: numbers, booleans, lists, else itself."""
     value = yaml.safe_load(text)
@@ -354,7 +364,7 @@ MODULES = {
     ],
     "launch_ros": [],
     "launch_ros.actions": [Node, PushRosNamespace],
-    "launch_ros.parameter_descriptions": [ParameterValue],
+    "launch_ros.parameter_descriptions": [ParameterFile, ParameterValue],
     "launch_ros.substitutions": [FindPackageShare],
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from launch.substitutions import (
     PathJoinSubstitution,
 )
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 SHARE = FindPackageShare("occany_ros")
@@ -23,6 +23,12 @@ def arguments():
             "params_file",
             default_value=PathJoinSubstitution([SHARE, "config", "sequence.yaml"]),
             description="YAML file with the node's parameters",
+        ),
+        DeclareLaunchArgument(
+            "profile",
+            default_value="",
+            choices=["", "realtime", "balanced", "quality", "cpu_test", "jetson"],
+            description="file in config/profiles that lies over params_file; empty: none",
         ),
         DeclareLaunchArgument(
             "namespace",
@@ -118,7 +124,7 @@ def environment():
 
 
 def occany_node(optional, parameters):
-    """The node; each optional argument becomes a parameter only where it is not empty."""
+    """The node; each optional argument gives parameters only where it is not empty."""
     if not optional:
         return Node(
             package="occany_ros",
@@ -146,7 +152,9 @@ def occany_node(optional, parameters):
 
 
 def generate_launch_description():
+    profile = PathJoinSubstitution([SHARE, "config", "profiles", LaunchConfiguration("profile")])
     optional = [
+        ("profile", ParameterFile([profile, ".yaml"])),
         ("cameras", {"cameras": LaunchConfiguration("cameras")}),
         ("transport", {"transport": LaunchConfiguration("transport")}),
         (

@@ -26,5 +26,9 @@ class DegenerateGeometryError(OccAnyError):
     """The predicted geometry does not determine what was asked (for example a pose)."""
 
 
+class MemoryShortageError(OccAnyError):
+    """Memory ran out, on the device or on the host."""
+
+
 class ParityError(OccAnyError):
     """Our numbers differ from golden ones by more than the tolerance."""

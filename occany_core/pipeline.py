@@ -150,7 +150,7 @@ def reconstruct(
 
     Raises:
         InputError: No sets, or sets of different picture sizes.
-        DegenerateGeometryError: The prediction determines no cameras.
+        DegenerateGeometryError: The prediction is not finite or determines no cameras.
     """
     if not sets:
         raise InputError("no view sets were given; at least one is needed")
@@ -295,6 +295,7 @@ def observe(
             memory = model.network.update_memory(tokens)
         with watch.stage("render"):
             raw = model.network.render(tokens, memory, with_segmentation=renders or labels)
+            pointmaps.check_finite(raw, "observed")
     images = torch.cat([one.batch.images for one in sets])[None].to(model.device)
     levels = model.network.conditioning(raw.segmentation)
     ignored = torch.cat([one.batch.ignored for one in sets]).to(model.device)
@@ -354,6 +355,7 @@ def render_chunk(
             else None,
             with_segmentation=False,
         )  # fmt: skip
+        pointmaps.check_finite(raw, "rendered")
     maps = pointmaps.of_scene(raw)
     if located.is_calibrated:
         maps = pointmaps.calibrate(maps, cameras.K, cameras.world_from_cam)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from occany_core import camera, rigid
+from occany_core.errors import DegenerateGeometryError
 from occany_core.network import RawMaps
 
 
@@ -32,6 +33,27 @@ class Pointmaps:
 def of_scene(raw: RawMaps) -> Pointmaps:
     """Take the pointmaps of the only scene of a batch."""
     return Pointmaps(raw.points_world[0], raw.points_cam[0], raw.confidence[0])
+
+
+def check_finite(raw: RawMaps, which: str) -> None:
+    """Refuse maps that hold anything but numbers.
+
+    Args:
+        raw: As the network gave them.
+        which: Views these are, for the message.
+
+    Raises:
+        DegenerateGeometryError: Names the views.
+    """
+    maps = (raw.points_world, raw.points_cam, raw.confidence[..., None])
+    finite = torch.stack([torch.isfinite(part).all(-1).all(-1).all(-1) for part in maps])
+    bad = torch.nonzero(~finite.all(dim=0).all(dim=0)).flatten().tolist()
+    if bad:
+        raise DegenerateGeometryError(
+            f"the network's output for {which} view {', '.join(map(str, bad))} is not finite "
+            "(NaN or infinite), no grid is made of it; if it lasts, set runtime.dtype to float32 "
+            "and compare the weights with their checksum"
+        )
 
 
 def joined(parts: list[Pointmaps]) -> Pointmaps:

@@ -102,10 +102,7 @@ def render_views(
     drawn = observed.drawn(located.seen.points_world)
     shown = _shown_points(drawn, cameras, (rows, columns))
     _check_shown(shown, grid_from_cam)
-    try:
-        maps = render_chunk(model, (observed, located), cameras, config, watch)
-    except torch.OutOfMemoryError as error:
-        raise InputError(f"no memory for {len(cameras.K)} views at once; ask for fewer") from error
+    maps = render_chunk(model, (observed, located), cameras, config, watch)
     labels = None
     if config.labels.use and known_classes(model):
         fine = observed.raw.segmentation[-1][0]

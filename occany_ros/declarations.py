@@ -4,35 +4,15 @@
 Core settings appear under their own names. Durations in seconds, lengths in metres.
 """
 
-import math
-from dataclasses import dataclass
-
 from occany_core.config import settings as core_settings
-from occany_core.errors import ConfigError
+from occany_ros.declaration import Declaration
 from occany_ros.height_bands import UNKNOWN_IS
 from occany_ros.sync_rules import POLICIES
 
 MAX_CAMERAS = 16
-Value = bool | int | float | str | tuple
 
 LIVE_CORE_GROUPS = ("window", "calibration", "novel_views", "voxels", "labels")
 """Core settings that take effect at the next cycle; the others when the node is configured."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Declaration:
-    """One parameter."""
-
-    name: str
-    default: Value
-    description: str
-    is_live: bool = False
-    """Takes effect at the next cycle; otherwise it can change only while unconfigured."""
-    choices: tuple[str, ...] = ()
-    least: float | None = None
-    most: float | None = None
-    is_fixed: bool = False
-    """Read once at the start."""
 
 
 NODE_DECLARATIONS = (
@@ -264,6 +244,24 @@ NODE_DECLARATIONS = (
         description="a save or load that takes longer is answered as not finished [s]",
     ),
     Declaration(
+        name="budget.latency_ms",
+        default=0.0,
+        least=0.0,
+        most=600_000.0,
+        is_live=True,
+        description="longest time of a cycle, from a complete view set to its published grid "
+        "[ms]; beyond it less is done, step by step; 0 sets no limit",
+    ),
+    Declaration(
+        name="budget.memory_mb",
+        default=0,
+        least=0,
+        most=10_000_000,
+        is_live=True,
+        description="most memory of a cycle, PyTorch's on a GPU or the whole process's [MB]; "
+        "beyond it less is done, step by step; 0 sets no limit",
+    ),
+    Declaration(
         name="publish.tf",
         default=False,
         is_live=True,
@@ -362,36 +360,3 @@ def core_declarations() -> tuple[Declaration, ...]:
         )
         for setting in core_settings()
     )
-
-
-def checked(declaration: Declaration, value: object) -> Value:
-    """Return the value in the declared type; whole numbers pass for floats, lists become tuples.
-
-    Raises:
-        ConfigError: Wrong type, outside the range, or not one of the choices.
-    """
-    name, default = declaration.name, declaration.default
-    if isinstance(default, tuple):
-        if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
-            raise ConfigError(f"parameter {name} is {value!r}; it must be a list")
-        return tuple(item for item in value if item != "")
-    if isinstance(default, float) and type(value) is int:
-        value = float(value)
-    if value is False and "off" in declaration.choices:
-        value = "off"  # YAML 1.1 reads the word as a boolean
-    if type(value) is not type(default):
-        raise ConfigError(
-            f"parameter {name} is {value!r}; it must be of type {type(default).__name__}"
-        )
-    if declaration.choices and value not in declaration.choices:
-        allowed = ", ".join(repr(choice) for choice in declaration.choices)
-        raise ConfigError(f"parameter {name} is {value!r}; it must be one of {allowed}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"parameter {name} is {value!r}; it must be finite")
-    if declaration.least is not None and value < declaration.least:
-        raise ConfigError(
-            f"parameter {name} is {value!r}; it must be at least {declaration.least}"
-        )
-    if declaration.most is not None and value > declaration.most:
-        raise ConfigError(f"parameter {name} is {value!r}; it must be at most {declaration.most}")
-    return value

@@ -11,6 +11,14 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Header
 
+from occany_ros.budget import Cost, Limits, Step
+
+SLOW_RATIO = 3
+"""A camera so many times slower than the fastest one is called slow."""
+
+NEAR_LIMIT = 0.9
+"""Part of the memory limit above which a warning comes before the work is reduced."""
+
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
@@ -46,6 +54,13 @@ class CameraState:
     """Why the last image could not be used, or empty."""
     warning: str
     """What is wrong with the calibration, or empty."""
+    fastest_hz: float = 0.0
+    """Rate of the fastest camera that this one must match; 0 where that does not matter."""
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether most view sets cannot have an image of this camera."""
+        return 0 < self.rate_hz < self.fastest_hz / SLOW_RATIO
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +103,13 @@ def camera_finding(camera: CameraState) -> Finding:
         return Finding(name, level, message, values)
     if camera.warning:
         return Finding(name, WARN, camera.warning, values)
+    if camera.is_slow:
+        message = (
+            f"{name}: {camera.rate_hz:.1f} Hz, and the fastest camera has {camera.fastest_hz:.1f} "
+            "Hz: view sets wait for it up to sync.max_wait and then go without; check the driver, "
+            "or set sync.policy to latest"
+        )
+        return Finding(name, WARN, message, values)
     return Finding(name, OK, f"{camera.rate_hz:.1f} Hz, {camera.image}", values)
 
 
@@ -120,9 +142,10 @@ def sync_finding(state: SyncState) -> Finding:
             or "see the cameras above, sync.required_cameras and sync.min_cameras"
         )
         return Finding(name, ERROR, f"no complete view set{since}: {why}", values)
-    return Finding(
-        name, OK, f"{state.sets} sets, {state.partial_sets} with cameras missing", values
-    )
+    message = f"{state.sets} sets, {state.partial_sets} with cameras missing"
+    if state.closest_pair and state.partial_sets > state.sets / 2:
+        return Finding(name, WARN, f"{message}: {state.closest_pair}", values)
+    return Finding(name, OK, message, values)
 
 
 def skew_explanation(newest_stamps_s: dict[str, float], tolerance_s: float) -> str:
@@ -157,9 +180,29 @@ def pipeline_finding(
     return Finding("pipeline", WARN, state, values)
 
 
-def geometry_finding(frame_source: str, scale_source: str, missing_transform: str) -> Finding:
-    """Judge where frames and metres come from."""
+def budget_finding(step: Step, limits: Limits, cost: Cost | None) -> Finding:
+    """Judge time and memory of the last cycle, and how far the work is reduced."""
+    values = {"level": str(step.level)}
+    if cost is not None:
+        values["time_ms"] = f"{cost.total_ms:.0f}"
+        values["memory_mb"] = f"{cost.memory_mb:.0f}"
+        values["rendered_views"] = str(cost.rendered)
+    if step.level:
+        return Finding("budget", WARN, step.describe(), values)
+    share = cost.memory_mb / limits.memory_mb if cost and limits.memory_mb else 0.0
+    if share > NEAR_LIMIT:
+        message = f"a cycle takes {share:.0%} of budget.memory_mb, {limits.memory_mb} MB"
+        return Finding("budget", WARN, message, values)
+    return Finding("budget", OK, step.describe(), values)
+
+
+def geometry_finding(
+    frame_source: str, scale_source: str, missing_transform: str, error: str = ""
+) -> Finding:
+    """Judge where frames and metres come from, and whether the last cycle gave any geometry."""
     values = {"frame_source": frame_source, "scale_source": scale_source}
+    if error:
+        return Finding("geometry", ERROR, error, values)
     if missing_transform:
         return Finding("geometry", WARN, missing_transform, values)
     if frame_source == "assumed level":

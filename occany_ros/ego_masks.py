@@ -4,10 +4,13 @@
 A mask counts from its arrival until the next one comes. Latched publishers are met, and others.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import PIL.Image
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image
 
 from occany_core.errors import InputError
@@ -21,7 +24,14 @@ ASPECT_TOLERANCE = 0.02
 class MaskInput:
     """One camera's mask, where there is one."""
 
-    def __init__(self, node: Node, topic: str) -> None:
+    def __init__(self, node: Node, topic: str, subscribe: Callable[..., Subscription]) -> None:
+        """Subscribe.
+
+        Args:
+            node: Whose subscriptions they are.
+            topic: Before remapping.
+            subscribe: Makes one of type, topic, callback and QoS, or refuses the topic in words.
+        """
         self.message: Image | None = None
         self._node = node
         # Only a subscription that asks for it gets what a latched publisher sent before, and only
@@ -29,8 +39,7 @@ class MaskInput:
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         volatile = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._subscriptions = [
-            node.create_subscription(Image, topic, self._receive, qos)
-            for qos in (latched, volatile)
+            subscribe(Image, topic, self._receive, qos) for qos in (latched, volatile)
         ]
 
     def _receive(self, message: Image) -> None:

@@ -18,8 +18,17 @@ from std_msgs.msg import Header
 
 from occany_core.errors import InputError
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 64_000_000
 """Larger pictures are refused before any memory is taken."""
+
+MAX_BYTES = 200_000_000
+"""Messages with more image data are refused on arrival: a raw picture of `MAX_PIXELS` has less."""
+
+MAX_DISTORTION_COEFFICIENTS = 14
+"""As many as the longest known model has."""
+
+MAX_FOCAL_WIDTHS = 100
+"""A focal length beyond so many picture widths, or below the inverse, is no calibration."""
 
 STRONG_DISTORTION = 0.1
 """A plumb_bob coefficient beyond this bends rays by more than the network's accuracy."""
@@ -156,18 +165,11 @@ def image_to_rgb(msg: Image, topic: str, least_width: int = 0) -> np.ndarray:
         InputError: Unknown encoding, absurd size, or data that does not fit the size; names the
         topic.
     """
-    rgb = _full_size_rgb(msg, topic)
-    if not least_width:
-        return rgb
-    return np.asarray(reduced(PIL.Image.fromarray(rgb), least_width))
-
-
-def _full_size_rgb(msg: Image, topic: str) -> np.ndarray:
     _check_size(msg.width, msg.height, topic)
     if msg.encoding in YUV422_LAYOUTS:
-        return _rgb_from_yuv422(msg, topic)
+        return _shrunk(_rgb_from_yuv422(msg, topic), least_width)
     if msg.encoding in ENCODINGS and msg.encoding.startswith("bayer_"):
-        return _rgb_from_bayer(msg, topic)
+        return _shrunk(_rgb_from_bayer(msg, topic), least_width)
     if msg.encoding not in COLOUR_LAYOUTS:
         raise InputError(
             f"{topic}: unknown encoding {msg.encoding!r}; publish one of {', '.join(ENCODINGS)}"
@@ -175,7 +177,17 @@ def _full_size_rgb(msg: Image, topic: str) -> np.ndarray:
     layout = COLOUR_LAYOUTS[msg.encoding]
     items = _as_uint8(_items(msg, layout.item, msg.width * layout.channels, topic))
     pixels = items.reshape(msg.height, msg.width, layout.channels)
-    return np.ascontiguousarray(pixels[..., list(layout.order)])
+    if layout.channels != 3:
+        return _shrunk(np.ascontiguousarray(pixels[..., list(layout.order)]), least_width)
+    pixels = _shrunk(pixels, least_width)  # first, which leaves less to put in order
+    return pixels if layout.order == (0, 1, 2) else np.ascontiguousarray(pixels[..., ::-1])
+
+
+def _shrunk(pixels: np.ndarray, least_width: int) -> np.ndarray:
+    """Apply `reduced` to an array (H, W, 3)."""
+    if pixels.shape[1] < 2 * least_width or not least_width:
+        return pixels
+    return np.asarray(reduced(PIL.Image.fromarray(pixels), least_width))
 
 
 def compressed_to_rgb(msg: CompressedImage, topic: str, least_width: int = 0) -> np.ndarray:
@@ -246,6 +258,34 @@ def plane_to_image(plane: np.ndarray, header: Header) -> Image:
         step=plane.dtype.itemsize * width,
         data=bytes_field(plane),
     )
+
+
+def calibration_fault(info: CameraInfo) -> str:
+    """Say why a calibration cannot be used; empty when it can, or when there is none.
+
+    A focal length of 0 means uncalibrated, which is no fault.
+    """
+    if len(info.d) > MAX_DISTORTION_COEFFICIENTS:
+        return (
+            f"its D holds {len(info.d)} numbers, more than the {MAX_DISTORTION_COEFFICIENTS} of "
+            "any model; check the driver's calibration"
+        )
+    if has_strong_distortion(info):
+        return (
+            f"the {info.distortion_model} distortion is too strong for a pinhole camera; publish "
+            "rectified images"
+        )
+    K = np.array(info.k, np.float64).reshape(3, 3)
+    if not K.any():
+        return ""
+    widths = K[0, 0] / max(info.width, 1)
+    is_sane = np.isfinite(K).all() and 1 / MAX_FOCAL_WIDTHS < widths < MAX_FOCAL_WIDTHS
+    if info.width and not is_sane:
+        return (
+            f"its focal length of {K[0, 0]:g} px does not go with pictures {info.width} px wide; "
+            "calibrate the camera, or set calibration.use to off"
+        )
+    return ""
 
 
 def intrinsics(info: CameraInfo, height: int, width: int) -> np.ndarray | None:

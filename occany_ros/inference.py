@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A view set -> a Scene: owns the model and the rolling window. Runs in the worker's thread."""
 
-import gc
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,8 +10,10 @@ import torch
 from std_msgs.msg import Header
 
 from occany_core import OccAnyConfig, Scene, Stream, View, load_model
-from occany_core.errors import DegenerateGeometryError
+from occany_core.errors import DegenerateGeometryError, MemoryShortageError
 from occany_core.pipeline import EncodedSet
+from occany_ros.budget import LADDER, Budget, Cost, Work, reduced
+from occany_ros.memory_use import PeakMemory, give_back_memory, is_out_of_memory
 from occany_ros.node_settings import NodeSettings
 from occany_ros.synchroniser import ViewSet
 from occany_ros.views import ViewMaker
@@ -45,6 +46,19 @@ class Result:
     """Of the scene, oldest first."""
     headers: dict[str, Header]
     """Stamp and optical frame of the newest set's images, by camera."""
+    work: Work
+    """What was asked for, before the budget left anything out."""
+    memory_mb: float
+    """Highest memory use of the cycle."""
+
+    @property
+    def rendered(self) -> int:
+        """Views that were rendered."""
+        return 0 if self.scene.novel_cameras is None else len(self.scene.novel_cameras.K)
+
+    def cost(self) -> Cost:
+        """Return what the cycle took, as far as its stages are noted."""
+        return Cost(stages_ms=self.stages_ms, rendered=self.rendered, memory_mb=self.memory_mb)
 
 
 def anchor_stamp_s(scene: Scene, config: OccAnyConfig) -> float:
@@ -54,7 +68,7 @@ def anchor_stamp_s(scene: Scene, config: OccAnyConfig) -> float:
 
 
 class Inference:
-    """The model with its window."""
+    """The model with its window, and the budget that says how much of the work is done."""
 
     def __init__(self, settings: NodeSettings) -> None:
         """Load the weights.
@@ -67,7 +81,9 @@ class Inference:
         if runtime.threads:
             torch.set_num_threads(runtime.threads)
         self.model = load_model(settings.checkpoint, device=runtime.device)
+        self.budget = Budget()
         self._stream = Stream(self.model, settings.core)
+        self._memory = PeakMemory(self.model.device)
         self._epoch = 0
         self._stamps_ns: dict[float, int] = {}
 
@@ -86,21 +102,67 @@ class Inference:
         config = self._stream.config
         uncalibrated = replace(config.calibration, use="off")
         stream = Stream(self.model, replace(config, calibration=uncalibrated))
-        with suppress(DegenerateGeometryError):
-            stream.add([View(rgb=noise, camera=camera) for camera in cameras])
+        try:
+            with suppress(DegenerateGeometryError):
+                stream.add([View(rgb=noise, camera=camera) for camera in cameras])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise MemoryShortageError(
+                f"out of memory on {self.model.device} with the first {len(cameras)} pictures "
+                f"{self.picture_width} px wide; lower images.width, voxels.shape or the number of "
+                "cameras, or choose another runtime.device"
+            ) from error
 
     def run(self, job: Job, views: ViewMaker) -> Result:
-        """Compute one cycle.
+        """Compute one cycle; where memory runs out, once more with less.
 
         Raises:
-            OccAnyError: The pictures or the geometry cannot be used; the next set may be fine.
+            OccAnyError: The pictures or the geometry cannot be used, or memory ran out twice; the
+                next set may be fine.
         """
-        started = time.perf_counter()
         is_new_history = job.view_set.epoch != self._epoch
         if is_new_history:
             self._epoch = job.view_set.epoch
             self._stream.reset()
-        self._take_over(job.settings.core)
+        work = self._work(job)
+        self._memory.start()
+        try:
+            return self._cycle(job, views, work, is_new_history)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside the handler, so that the failed cycle's tensors are no longer held by it.
+        has_less = self.budget.note_out_of_memory(work, str(self.model.device))
+        give_back_memory()
+        try:
+            if has_less:
+                return self._cycle(job, views, work, is_new_history)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        self._stream.reset()
+        give_back_memory()
+        level = self.budget.step.level
+        raise MemoryShortageError(
+            f"out of memory on {self.model.device} even at budget level {level}, {LADDER[level]}; "
+            "the window is cleared; set budget.memory_mb, or lower images.width, "
+            "window.view_sets or voxels.shape"
+        )
+
+    def _work(self, job: Job) -> Work:
+        config = job.settings.core
+        sets = min(self._stream.num_sets + 1, config.window.view_sets)
+        own = self.model.network.config.picture_width
+        return Work(
+            config=config,
+            picture_width=config.images.width or own,
+            views=sets * len(job.view_set.images),
+        )
+
+    def _cycle(self, job: Job, views: ViewMaker, work: Work, is_new_history: bool) -> Result:
+        started = time.perf_counter()
+        self._stream.config = reduced(work, self.budget.step)  # from this cycle on
         prepared = views.make(job.view_set, job.settings)
         decoded = time.perf_counter()
         for image in job.view_set.images:
@@ -108,15 +170,16 @@ class Inference:
         scene = job.settings.labels.applied(self._stream.add(prepared))
         stages_ms = {"decode": 1e3 * (decoded - started)}
         stages_ms |= {stage: 1e3 * seconds for stage, seconds in scene.timings.items()}
-        stamp_ns = self._stamps_ns[anchor_stamp_s(scene, self._stream.config)]
         return Result(
-            scene,
-            self._stream.odom_from_rig,
-            stamp_ns,
-            is_new_history,
-            stages_ms,
-            self._stream.sets,
-            {image.camera: views.header_of(image) for image in job.view_set.images},
+            scene=scene,
+            odom_from_rig=self._stream.odom_from_rig,
+            grid_stamp_ns=self._stamps_ns[anchor_stamp_s(scene, self._stream.config)],
+            is_new_history=is_new_history,
+            stages_ms=stages_ms,
+            work=work,
+            memory_mb=self._memory.highest_mb(),
+            sets=self._stream.sets,
+            headers={image.camera: views.header_of(image) for image in job.view_set.images},
         )
 
     def _remember(self, stamp_ns: int) -> None:
@@ -125,14 +188,8 @@ class Inference:
         while len(self._stamps_ns) > STAMPS_KEPT * 16:
             del self._stamps_ns[next(iter(self._stamps_ns))]
 
-    def _take_over(self, config: OccAnyConfig) -> None:
-        """Use changed settings from this cycle on; the window stays."""
-        self._stream.config = config
-
     def close(self) -> None:
         """Free the memory of model and window."""
         self._stream = None
         self.model = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back_memory()

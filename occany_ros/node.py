@@ -8,8 +8,8 @@ publishes. Image messages -> synchroniser -> worker -> inference -> outputs.
 import signal
 import sys
 import time
+import traceback
 from concurrent.futures import Future
-from contextlib import suppress
 
 import rclpy
 from rclpy.clock import Clock, ClockType
@@ -20,19 +20,20 @@ from torch import Tensor
 from occany_core.class_labels import known_classes
 from occany_core.datasets.class_tables import SemanticClass
 from occany_core.errors import InputError, OccAnyError
-from occany_core.view_rendering import RenderedViews, WantedCamera, render_views
+from occany_core.view_rendering import RenderedViews, WantedCamera
+from occany_ros.budget import Budget
 from occany_ros.camera_outputs import CameraOutputs
-from occany_ros.diagnostics import clock_finding
+from occany_ros.diagnostics import budget_finding, camera_finding, clock_finding
 from occany_ros.inference import Inference, Job
 from occany_ros.label_info import LabelInfoOutput
 from occany_ros.msg import OccAnyStatus
 from occany_ros.node_settings import NodeSettings
 from occany_ros.parameters import NodeParameters
 from occany_ros.publishers import Outputs
-from occany_ros.render_service import RenderService
+from occany_ros.render_service import RenderService, render_within_memory
 from occany_ros.reports import (
     Reports,
-    camera_findings,
+    camera_states,
     status_findings,
     synchroniser_finding,
 )
@@ -41,6 +42,7 @@ from occany_ros.status import ModelFacts, Status
 from occany_ros.subscriptions import CameraInput, ImageMessage
 from occany_ros.synchroniser import Synchroniser, ViewSet
 from occany_ros.transforms import Transforms, make_transforms
+from occany_ros.transition_requests import refuse_impossible
 from occany_ros.views import ViewMaker
 from occany_ros.worker import Worker
 
@@ -77,6 +79,7 @@ class OccAnyNode(LifecycleNode):
         self._finished: Finished | None = None
         self._offered = Services(self, self)
         self._rendering = RenderService(self, self)
+        refuse_impossible(self)
         self._status_publisher = self.create_publisher(OccAnyStatus, "~/status", 1)
         self._reports = Reports(self)
         # Steady, so that a paused recording with simulated time does not stop them.
@@ -121,12 +124,21 @@ class OccAnyNode(LifecycleNode):
         try:
             self._configure()
         except OccAnyError as error:
-            self._status.last_error = f"configure failed: {error}"
-            self.get_logger().error(self._status.last_error)
-            self._reports.was_logged(self._status.last_error)
-            self._release()
+            self._fail_to_configure(str(error))
+            return FAILURE
+        except Exception as error:  # rclpy would swallow it without a word
+            if self.context.ok():  # else a signal came, and the middleware refuses everything
+                self.get_logger().error(traceback.format_exc())
+            self._fail_to_configure(f"a bug: {type(error).__name__}: {error}")
             return FAILURE
         return SUCCESS
+
+    def _fail_to_configure(self, why: str) -> None:
+        self._status.last_error = f"configure failed: {why}"
+        if self.context.ok():
+            self.get_logger().error(self._status.last_error)
+            self._reports.was_logged(self._status.last_error)
+        self._release()
 
     def _configure(self) -> None:
         settings = self._settings = self._node_parameters.read()
@@ -137,9 +149,8 @@ class OccAnyNode(LifecycleNode):
         licence = model.card.get("licence", "not stated")
         self._status.model = ModelFacts(model.name, model.sha256, licence, str(model.device))
         self._transforms = make_transforms(self)
-        self._inputs = {
-            camera.name: CameraInput(self, camera, self._on_image) for camera in settings.cameras
-        }
+        for camera in settings.cameras:
+            self._inputs[camera.name] = CameraInput(self, camera, self._on_image)
         self._outputs = Outputs(self, self._transforms, settings.bands.bands)
         self._camera_outputs = CameraOutputs(self, cameras)
         self._show_labels(settings)
@@ -209,7 +220,9 @@ class OccAnyNode(LifecycleNode):
             raise InputError(f"the node is not active; run `ros2 lifecycle set {name} activate`")
         sets, config = cycle.result.sets, cycle.settings.core
         model = self._inference.model
-        return self._worker.call(lambda: render_views(model, sets, config, base_from_cam, wanted))
+        return self._worker.call(
+            lambda: render_within_memory(model, sets, config, base_from_cam, wanted)
+        )
 
     def _stop_worker(self) -> None:
         self._status.stop()
@@ -251,6 +264,8 @@ class OccAnyNode(LifecycleNode):
     def _submit(self, view_set: ViewSet | None) -> None:
         if view_set is not None:
             self._last_set_s = time.monotonic()
+            if not self._inference.budget.take():
+                return
             self._worker.submit(Job(view_set, self._settings))
 
     def _on_live_change(self, settings: NodeSettings) -> None:
@@ -277,11 +292,13 @@ class OccAnyNode(LifecycleNode):
         images = job.view_set.images
         newest_ns = max(image.stamp_ns for image in images)
         began = time.perf_counter()
+        # Before the grid is out: who has it may call a service at once.
+        self._finished = Finished(result, job.settings, job.view_set.epoch)
         self._outputs.publish(result, job.view_set.stamp_ns, job.settings)
         self._camera_outputs.publish(result.scene, result.headers)
-        self._finished = Finished(result, job.settings, job.view_set.epoch)
         result.stages_ms["publish"] = 1e3 * (time.perf_counter() - began)
         waited_ms = (time.monotonic_ns() - max(image.arrived_ns for image in images)) * 1e-6
+        self._inference.budget.note(result.work, result.cost(), job.settings.budget)
         latency_ms = (self.get_clock().now().nanoseconds - newest_ns) * 1e-6
         if not 0 <= latency_ms <= LONGEST_LATENCY_MS:
             latency_ms = waited_ms
@@ -289,7 +306,8 @@ class OccAnyNode(LifecycleNode):
         self._publish_status()
 
     def _on_error(self, error: OccAnyError) -> None:
-        self._status.note_error(str(error))
+        self._status.note_error(error)
+        self._reports.was_logged(str(error))
         self.get_logger().error(str(error), throttle_duration_sec=10.0)
 
     def _on_fatal(self, traceback_text: str) -> None:
@@ -302,11 +320,13 @@ class OccAnyNode(LifecycleNode):
     # --- reports -------------------------------------------------------------------------------
     def _publish_status(self) -> None:
         sync, worker, settings = self._sync, self._worker, self._settings
+        budget = self._inference.budget if self._inference else Budget()
         message = self._status.message(
             stamp=self.get_clock().now().to_msg(),
             frame=settings.base_frame if settings else "",
-            skipped=worker.skipped if worker else 0,
+            skipped=(worker.skipped if worker else 0) + budget.left_out,
             dropped_images=sync.counters.dropped if sync else 0,
+            budget=budget.step,
         )
         self._status_publisher.publish(message)
 
@@ -321,9 +341,12 @@ class OccAnyNode(LifecycleNode):
             self._status, self._views.missing_extrinsics if self._views else ""
         )
         if self._worker is not None:
-            findings += camera_findings(self._inputs, self._sync, time.monotonic_ns())
+            step, limits = self._inference.budget.step, self._settings.budget
+            findings.append(budget_finding(step, limits, self._status.history.cost))
+            states = camera_states(self._inputs, self._sync, time.monotonic_ns())
+            findings += map(camera_finding, states)
             since_s = None if self._last_set_s is None else time.monotonic() - self._last_set_s
-            findings.append(synchroniser_finding(self._inputs, self._sync, since_s))
+            findings.append(synchroniser_finding(self._inputs, self._sync, states, since_s))
         self._reports.publish(findings)
 
 
@@ -331,22 +354,34 @@ def main(args: list[str] | None = None) -> int:
     """Run the node until a signal; returns 0 after a signal, 1 after a bug or wrong arguments."""
     try:
         rclpy.init(args=args)
-        node = OccAnyNode()
-    except RuntimeError as error:  # of rcl, for example about a parameter file
+    except RuntimeError as error:
         sys.stderr.write(f"occany: cannot start: {error}\n")
         return 1
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    with suppress(KeyboardInterrupt, ExternalShutdownException):
+    node = None
+    try:
+        node = OccAnyNode()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
         if node.autostart:
             node.start()
         executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except RuntimeError as error:  # of rcl, for example about a parameter file
+        # After a signal rcl refuses whatever is going on, and there is nothing to tell.
+        if rclpy.ok() and node is not None:
+            raise
+        if rclpy.ok():
+            sys.stderr.write(f"occany: cannot start: {error}\n")
+            rclpy.try_shutdown()
+            return 1
     # Ctrl-C reaches a launched node twice, from the terminal and from launch.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    node.close()
-    node.destroy_node()
+    if node is not None:
+        node.close()
+        node.destroy_node()
     rclpy.try_shutdown()
-    return 1 if node.fatal else 0
+    return 1 if node is not None and node.fatal else 0
 
 
 if __name__ == "__main__":

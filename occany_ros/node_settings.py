@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from occany_core.config import OccAnyConfig, VoxelsConfig, from_flat
 from occany_core.errors import ConfigError
-from occany_ros.declarations import MAX_CAMERAS, Value, core_declarations
+from occany_ros.budget import Limits
+from occany_ros.declaration import Value
+from occany_ros.declarations import MAX_CAMERAS, core_declarations
 from occany_ros.height_bands import Band, BandRules, layers_of
 from occany_ros.label_choice import LabelChoice, check_choice
 from occany_ros.scene_files import default_directory
@@ -69,6 +71,7 @@ class NodeSettings:
     bands: BandRules
     labels: LabelChoice
     files: FileSettings
+    budget: Limits
     core: OccAnyConfig
 
 
@@ -243,6 +246,9 @@ def node_settings(values: dict[str, Value]) -> NodeSettings:
         odom_frame=values["frames.odom_frame"],
         publish=PublishSettings(**publish),
         files=FileSettings(**files),
+        budget=Limits(
+            latency_ms=values["budget.latency_ms"], memory_mb=values["budget.memory_mb"]
+        ),
         bands=_band_rules(values, config.voxels),
         labels=check_choice(values["labels.classes"], values["labels.colours"]),
         core=config,

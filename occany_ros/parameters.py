@@ -14,14 +14,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from occany_core.errors import ConfigError
-from occany_ros.declarations import (
-    NODE_DECLARATIONS,
-    Declaration,
-    Value,
-    camera_declarations,
-    checked,
-    core_declarations,
-)
+from occany_ros.declaration import Declaration, Value, checked
+from occany_ros.declarations import NODE_DECLARATIONS, camera_declarations, core_declarations
 from occany_ros.node_settings import NodeSettings, node_settings
 
 FOREIGN = ("use_sim_time", "start_type_description_service", "qos_overrides")

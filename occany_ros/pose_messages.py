@@ -56,9 +56,13 @@ def matrix_from_parts(position: Point | Vector3, rotation: Quaternion) -> np.nda
     """Return the rigid transform (4, 4) of a message's position and rotation.
 
     Raises:
-        InputError: The quaternion describes no rotation.
+        InputError: The quaternion describes no rotation, or the position is not finite.
     """
     matrix = np.eye(4)
+    if not np.isfinite([position.x, position.y, position.z]).all():
+        raise InputError(
+            f"position {[position.x, position.y, position.z]} is not finite; give metres"
+        )
     matrix[:3, :3] = matrix_from_quat_xyzw([rotation.x, rotation.y, rotation.z, rotation.w])
     matrix[:3, 3] = position.x, position.y, position.z
     return matrix

@@ -15,11 +15,15 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from std_msgs.msg import Header
 
-from occany_core.errors import InputError
-from occany_core.view_rendering import RenderedViews, WantedCamera
+from occany_core.checkpoints import Model
+from occany_core.config import OccAnyConfig
+from occany_core.errors import InputError, MemoryShortageError
+from occany_core.pipeline import EncodedSet
+from occany_core.view_rendering import RenderedViews, WantedCamera, render_views
 from occany_ros.awaiting import answered, ended_within
 from occany_ros.camera_outputs import pinhole_message
 from occany_ros.image_messages import plane_to_image
+from occany_ros.memory_use import give_back_memory, is_out_of_memory
 from occany_ros.pose_messages import matrix_from_pose
 from occany_ros.services import Finished, Host, last_cycle
 from occany_ros.srv import RenderView
@@ -81,13 +85,35 @@ class RenderService:
         if not 1 <= len(request.poses) <= MOST_VIEWS:
             raise InputError(f"{len(request.poses)} poses are given; give 1 to {MOST_VIEWS}")
         poses = np.stack([matrix_from_pose(pose) for pose in request.poses])
-        if not np.isfinite(poses).all():
-            raise InputError("a position is not finite; give metres")
         base_frame = cycle.settings.base_frame
         if request.frame_id not in ("", base_frame):
             stamp_ns = cycle.result.grid_stamp_ns
             poses = self._host.transforms.lookup(base_frame, request.frame_id, stamp_ns) @ poses
         return torch.from_numpy(poses).float()
+
+
+def render_within_memory(
+    model: Model,
+    sets: list[EncodedSet],
+    config: OccAnyConfig,
+    base_from_cam: torch.Tensor,
+    wanted: WantedCamera | None,
+) -> RenderedViews:
+    """Do what `render_views` does, and say it in words where memory runs out.
+
+    Raises:
+        InputError, DegenerateGeometryError: As `render_views`.
+        MemoryShortageError: For so many views.
+    """
+    try:
+        return render_views(model, sets, config, base_from_cam, wanted)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    give_back_memory()
+    raise MemoryShortageError(
+        f"out of memory on {model.device} for {len(base_from_cam)} views; ask for fewer"
+    )
 
 
 def wanted_camera(request: RenderView.Request) -> WantedCamera | None:

@@ -2,7 +2,7 @@
 """Collects the findings of a running node once a second; publishes them, logs what changed."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
@@ -10,9 +10,9 @@ from rclpy.node import Node
 from occany_ros.diagnostics import (
     OK,
     WARN,
+    CameraState,
     Finding,
     SyncState,
-    camera_finding,
     diagnostics_message,
     geometry_finding,
     model_finding,
@@ -31,11 +31,11 @@ REPEAT_S = 30.0
 """A finding that lasts is logged again after this long."""
 
 
-def camera_findings(
+def camera_states(
     inputs: dict[str, CameraInput], sync: Synchroniser, now_ns: int
-) -> list[Finding]:
-    """Judge every camera."""
-    findings = []
+) -> list[CameraState]:
+    """Collect what is known about every camera."""
+    states = []
     for name, camera in inputs.items():
         silence_ns = sync.silence_ns(name, now_ns)
         state = camera.state(
@@ -43,19 +43,26 @@ def camera_findings(
             is_left_out=sync.is_silent(name, now_ns),
             rules=sync.rules,
         )
-        findings.append(camera_finding(state))
-    return findings
+        states.append(state)
+    matters = sync.rules.policy != "latest"
+    fastest_hz = max((state.rate_hz for state in states if matters), default=0.0)
+    return [replace(state, fastest_hz=fastest_hz) for state in states]
 
 
 def synchroniser_finding(
-    inputs: dict[str, CameraInput], sync: Synchroniser, since_last_set_s: float | None
+    inputs: dict[str, CameraInput],
+    sync: Synchroniser,
+    states: list[CameraState],
+    since_last_set_s: float | None,
 ) -> Finding:
-    """Judge the forming of view sets."""
+    """Judge the forming of view sets; cameras that are silent or slow have their own findings."""
     counters = sync.counters
     stamps = {
-        name: camera.reception.newest_stamp_s
-        for name, camera in inputs.items()
-        if camera.reception.newest_stamp_s is not None
+        state.name: inputs[state.name].reception.newest_stamp_s
+        for state in states
+        if inputs[state.name].reception.newest_stamp_s is not None
+        and state.is_enabled
+        and not (state.is_left_out or state.is_slow)
     }
     return sync_finding(
         SyncState(
@@ -77,9 +84,14 @@ def status_findings(status: Status, missing_extrinsics: str) -> list[Finding]:
     findings = [pipeline_finding(status.state, status.last_error, rate_hz, history.stages_ms)]
     if model.name:
         findings.append(model_finding(model.name, model.sha256, model.licence, model.device))
-    if history.published:
+    if history.published or status.geometry_error:
         findings.append(
-            geometry_finding(history.frame_source, history.scale_source, missing_extrinsics)
+            geometry_finding(
+                history.frame_source,
+                history.scale_source,
+                missing_extrinsics,
+                status.geometry_error,
+            )
         )
     return findings
 

@@ -9,6 +9,8 @@ from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
 from occany_core import Scene
+from occany_core.errors import DegenerateGeometryError, OccAnyError
+from occany_ros.budget import Cost, Step
 from occany_ros.cycle_times import Durations, EventRate
 from occany_ros.inference import Result
 from occany_ros.msg import OccAnyStatus
@@ -42,6 +44,7 @@ class History:
     camera_names: list[str] = field(default_factory=list)
     scale_source: str = ""
     frame_source: str = ""
+    cost: Cost | None = None
     last_grid_s: float | None = None
 
 
@@ -53,6 +56,8 @@ class Status:
         self._history = History()
         self._is_active = False
         self.last_error = ""
+        self.geometry_error = ""
+        """Why the last cycle gave no geometry, or empty."""
         self.model = ModelFacts()
 
     def start(self) -> None:
@@ -60,19 +65,21 @@ class Status:
         with self._lock:
             self._history = History()
             self._is_active = True
-            self.last_error = ""
+            self.last_error = self.geometry_error = ""
 
     def stop(self) -> None:
         """The node was deactivated."""
         with self._lock:
             self._is_active = False
 
-    def note_error(self, error: str) -> None:
+    def note_error(self, error: OccAnyError) -> None:
         """Record a failed cycle."""
         with self._lock:
             self._history.cycles += 1
             self._history.failed += 1
-            self.last_error = error
+            self.last_error = str(error)
+            is_geometry = isinstance(error, DegenerateGeometryError)
+            self.geometry_error = str(error) if is_geometry else ""
 
     def note_grid(self, result: Result, latency_ms: float) -> None:
         """Record a cycle whose grid went out."""
@@ -87,11 +94,12 @@ class Status:
             history.latency.note(latency_ms)
             history.stages_ms = result.stages_ms
             history.views_in_window = len(scene.camera_names)
-            history.novel_views = 0 if scene.novel_cameras is None else len(scene.novel_cameras.K)
+            history.novel_views = result.rendered
+            history.cost = result.cost()
             history.camera_names = list(scene.camera_names)
             history.scale_source = scene.scale_source
             history.frame_source = scene.frame_source
-            self.last_error = ""
+            self.last_error = self.geometry_error = ""
 
     @property
     def state(self) -> str:
@@ -110,7 +118,9 @@ class Status:
         """Counters and durations, for reading."""
         return self._history
 
-    def message(self, stamp: Time, frame: str, skipped: int, dropped_images: int) -> OccAnyStatus:
+    def message(
+        self, stamp: Time, frame: str, skipped: int, dropped_images: int, budget: Step
+    ) -> OccAnyStatus:
         """Make the message.
 
         Args:
@@ -118,6 +128,7 @@ class Status:
             frame: Of the grid.
             skipped: Sets that newer ones replaced before the network was free.
             dropped_images: Images that never reached a set.
+            budget: How far the work is reduced.
         """
         with self._lock:
             history = self._history
@@ -140,6 +151,9 @@ class Status:
                 latency_ms_p95=history.latency.percentile_ms(95),
                 stage_names=list(history.stages_ms),
                 stage_ms=list(history.stages_ms.values()),
+                budget_level=budget.level,
+                budget_reason=budget.reason,
+                memory_mb=history.cost.memory_mb if history.cost else 0.0,
                 views_in_window=history.views_in_window,
                 novel_views=history.novel_views,
                 camera_names=history.camera_names,

@@ -9,14 +9,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from occany_core.errors import ConfigError
 from occany_ros.cycle_times import EventRate
 from occany_ros.diagnostics import CameraState
 from occany_ros.ego_masks import MaskInput
+from occany_ros.image_messages import MAX_BYTES
 from occany_ros.node_settings import CameraSettings
 from occany_ros.sync_rules import SyncRules
 
@@ -59,14 +62,17 @@ class CameraInput:
         is_raw = settings.transport == "raw"
         self._type = Image if is_raw else CompressedImage
         self._reliability = BEST_EFFORT if settings.reliability == "best_effort" else RELIABLE
+        self._images: Subscription | None = None
+        self._infos: Subscription | None = None
+        self.mask: MaskInput | None = None
         self._images = self._subscribe()
-        self._infos = node.create_subscription(
+        self._infos = self._created(
             CameraInfo,
             settings.info_topic,
             self._on_info,
             QoSProfile(depth=1, reliability=BEST_EFFORT),
         )
-        self.mask = MaskInput(node, settings.mask_topic)
+        self.mask = MaskInput(node, settings.mask_topic, self._created)
         self.match_reliability()
 
     @property
@@ -76,15 +82,31 @@ class CameraInput:
 
     def _subscribe(self) -> Subscription:
         qos = QoSProfile(depth=1, reliability=self._reliability)
-        return self._node.create_subscription(
-            self._type, self.settings.image_topic, self._receive, qos
-        )
+        return self._created(self._type, self.settings.image_topic, self._receive, qos)
+
+    def _created(
+        self, kind: type, topic: str, receive: Callable[[object], None], qos: QoSProfile
+    ) -> Subscription:
+        try:
+            return self._node.create_subscription(kind, topic, receive, qos)
+        except (InvalidTopicNameException, ValueError) as error:
+            self.close()
+            raise ConfigError(
+                f"camera {self.settings.name}: {topic!r} is no name of a topic ({error}); check "
+                "the parameters topics.image, topics.compressed, topics.camera_info, topics.mask"
+            ) from error
 
     def _receive(self, message: ImageMessage) -> None:
         stamp = message.header.stamp
         self.reception.received += 1
         self.reception.rate.note(time.monotonic())
         self.reception.image = describe(message)
+        if len(message.data) > MAX_BYTES:
+            self.reception.error = (
+                f"{self.topic}: an image of {len(message.data) // 1_000_000} MB; at most "
+                f"{MAX_BYTES // 1_000_000} MB are taken, publish smaller ones"
+            )
+            return
         self.reception.newest_stamp_s = stamp.sec + stamp.nanosec * 1e-9
         self._on_image(self.settings.name, message)
 
@@ -129,6 +151,8 @@ class CameraInput:
 
     def close(self) -> None:
         """End the subscriptions."""
-        self._node.destroy_subscription(self._images)
-        self._node.destroy_subscription(self._infos)
-        self.mask.close()
+        for subscription in (self._images, self._infos):
+            if subscription is not None:
+                self._node.destroy_subscription(subscription)
+        if self.mask is not None:
+            self.mask.close()

@@ -23,6 +23,10 @@ HAS_TF_MESSAGES = importlib.util.find_spec("tf2_msgs") is not None
 HAS_TF_BUFFER = HAS_TF_MESSAGES and importlib.util.find_spec("tf2_ros") is not None
 
 
+MAX_FRAMES = 10_000
+"""A static tree that grows beyond this is no robot."""
+
+
 class Transforms(Protocol):
     """Where transforms come from."""
 
@@ -63,7 +67,17 @@ class StaticTree:
         self._parents: dict[str, tuple[str, np.ndarray]] = {}
 
     def insert(self, parent: str, child: str, parent_from_child: np.ndarray) -> None:
-        """Add an edge or replace the one above `child`."""
+        """Add an edge or replace the one above `child`.
+
+        Raises:
+            InputError: The frame is its own parent, or there are too many frames already.
+        """
+        if parent == child:
+            raise InputError("a frame cannot be its own parent; remove this transform")
+        if len(self._parents) >= MAX_FRAMES and child not in self._parents:
+            raise InputError(
+                f"more than {MAX_FRAMES} frames; check who publishes on /tf_static, and start anew"
+            )
         self._parents[child] = (parent, parent_from_child)
 
     def _path_to_root(self, frame: str) -> dict[str, np.ndarray]:
@@ -145,7 +159,9 @@ class StaticTransforms:
             try:
                 self._tree.insert(parent, child, matrix_from_transform(stamped.transform))
             except InputError as error:
-                self._node.get_logger().warning(f"/tf_static: {parent} -> {child}: {error}")
+                self._node.get_logger().warning(
+                    f"/tf_static: {parent:.80} -> {child:.80}: {error}", throttle_duration_sec=10.0
+                )
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> np.ndarray:
         """See `Transforms.lookup`; the time does not matter."""

@@ -14,8 +14,8 @@ from occany_core import View
 from occany_core.errors import InputError
 from occany_ros.ego_masks import ignored_pixels
 from occany_ros.image_messages import (
+    calibration_fault,
     compressed_to_rgb,
-    has_strong_distortion,
     image_to_rgb,
     intrinsics,
 )
@@ -95,11 +95,9 @@ class ViewMaker:
             return None
         info = self._inputs[camera].camera_info
         K = None
-        if info is not None and has_strong_distortion(info):
-            reception.warning = (
-                f"camera {camera}: the {info.distortion_model} distortion is too strong for a "
-                "pinhole camera, its calibration is not used; publish rectified images"
-            )
+        fault = "" if info is None else calibration_fault(info)
+        if fault:
+            reception.warning = f"camera {camera}: its calibration is not used: {fault}"
         elif info is not None:
             K = intrinsics(info, rgb.shape[0], rgb.shape[1])
         if K is None and use == "required":

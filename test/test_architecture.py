@@ -90,7 +90,8 @@ OPTIONAL_PACKAGES = """
 # What the node decides is plain Python that can be tested without ROS.
 WITHOUT_ROS = (
     *("synchroniser", "worker", "cycle_times", "declarations", "node_settings"),
-    *("sync_rules", "height_bands", "grid_boxes", "scene_files", "label_choice"),
+    *("sync_rules", "height_bands", "grid_boxes", "scene_files", "budget", "label_choice"),
+    "declaration",
 )
 # Packages that only a full ROS 2 has: one module serves both kinds of machine.
 ADAPTERS = {

@@ -25,10 +25,10 @@ class ImagesConfig:
 
     def __post_init__(self) -> None:
         _require(
-            self.width >= 0 and self.width % 16 == 0,
+            0 <= self.width <= 8192 and self.width % 16 == 0,
             "images.width",
             self.width,
-            "0 or a positive multiple of 16",
+            "0 or a positive multiple of 16, at most 8192",
         )
 
 
@@ -53,7 +53,9 @@ class WindowConfig:
     ] = "newest"
 
     def __post_init__(self) -> None:
-        _require(self.view_sets >= 1, "window.view_sets", self.view_sets, "at least 1")
+        _require(
+            1 <= self.view_sets <= 256, "window.view_sets", self.view_sets, "between 1 and 256"
+        )
         for name in ("seconds", "keyframe_distance", "keyframe_angle_deg"):
             value = getattr(self, name)
             _require(value >= 0, f"window.{name}", value, "0 or positive")
@@ -129,8 +131,8 @@ class NovelViewsConfig:
     ] = True
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 0, "novel_views.steps", self.steps, "0 or positive")
-        _require(self.seeds >= 1, "novel_views.seeds", self.seeds, "at least 1")
+        _require(0 <= self.steps <= 1000, "novel_views.steps", self.steps, "between 0 and 1000")
+        _require(1 <= self.seeds <= 1000, "novel_views.seeds", self.seeds, "between 1 and 1000")
         _require(
             0 <= self.seed_step_deg <= 180,
             "novel_views.seed_step_deg",
@@ -189,7 +191,9 @@ class VoxelsConfig:
     carve_free: Annotated[bool, "mark cells that observed rays pass through as free"] = True
 
     def __post_init__(self) -> None:
-        _require(self.resolution > 0, "voxels.resolution", self.resolution, "positive")
+        _require(
+            self.resolution >= 0.001, "voxels.resolution", self.resolution, "at least 0.001 m"
+        )
         _require(len(self.origin) == 3, "voxels.origin", self.origin, "three numbers x, y, z")
         _require(
             len(self.shape) == 3 and all(n >= 1 for n in self.shape),
@@ -255,7 +259,7 @@ class RuntimeConfig:
             self.dtype,
             "float32 or bfloat16",
         )
-        _require(self.threads >= 0, "runtime.threads", self.threads, "0 or positive")
+        _require(0 <= self.threads <= 1024, "runtime.threads", self.threads, "between 0 and 1024")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,7 +19,7 @@ from occany_core.network.heads import Heads
 from occany_core.network.point_activation import confidence_from_logit
 from occany_core.projection import source_features
 from occany_core.training.batches import Batch, Targets
-from occany_core.training.losses import point_loss
+from occany_core.training.losses import ground_loss, point_loss
 from occany_core.training.novel_pictures import draw_points
 from occany_core.training.objectives.distillation import encoder_distillation
 from occany_core.training.objectives.forcing import ForcingSettings, segmentation_forcing
@@ -156,6 +156,9 @@ class Learner(nn.Module):
             predicted = _pointmaps(heads, maps.unflatten(0, features.shape[:2]))
             points = point_loss(predicted, targets, objective, is_rig=batch.is_rig)
             total, nothing = points.total, points.total.new_zeros(())
+            if objective.ground > 0 and cameras is not None:
+                ground = ground_loss(predicted.points_cam, targets, cameras)
+                total = total + objective.ground * ground
             pose = nothing
             if objective.pose > 0 and not renders:
                 encoding = heads.pose_encoding(flat).unflatten(0, features.shape[:2])

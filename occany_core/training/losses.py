@@ -9,11 +9,13 @@ C e - alpha log C. Everything in float32.
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from occany_core.network import KnownCameras
 from occany_core.network.point_activation import log_points
-from occany_core.training.batches import Targets
+from occany_core.training.batches import LEAST_DEPTH, Targets
 from occany_core.training.objectives.pointmaps import (
     PointmapPrediction,
     PointmapSettings,
@@ -23,6 +25,11 @@ from occany_core.training.objectives.pointmaps import (
 from occany_core.training.objectives.regression import distance, valid_mean, with_confidence
 from occany_core.training.recipe import Objective
 
+GROUND_BAND, GROUND_RISE, FARTHEST_GROUND = 0.3, 0.03, 40.0
+"""Surfaces so near to the level ground of a rig, in metres and per metre of range, are taken for
+ground; up to this range [m]."""
+SLOPE = 0.01
+"""Errors of the angle above this count linearly."""
 SKY_ERROR = 1.0
 """Stand-in error of pixels without a surface: it drives their confidence to 1."""
 
@@ -98,6 +105,34 @@ def _metric_loss(
             weight * plain.reference + objective.local * plain.local
         )
     return PointLoss(total, loss.reference_error, loss.local_error)
+
+
+def ground_loss(
+    points_cam: Float[Tensor, "B V h w 3"], targets: Targets, cameras: KnownCameras
+) -> Float[Tensor, ""]:
+    """Compare how steeply known cameras look down on the ground.
+
+    Camera height over range is the sine of that angle. Its error is that of the ground's tilt,
+    which is the same at every range and in all cameras of a rig, while log-ranges far away are
+    uncertain for many reasons. Squared, so that what is learnt first is not less than the truth.
+
+    Args:
+        points_cam: Predicted [m].
+        targets: Of the same views.
+        cameras: Theirs; those that are unknown do not count.
+    """
+    true = targets.points_cam
+    mounting = cameras.rig_from_cam[:, :, None, None]
+    height = mounting[..., 2, 3]
+    above = (mounting[..., 2, :3] * true).sum(dim=-1) + height
+    reach = true.norm(dim=-1)
+    is_ground = (above.abs() < GROUND_BAND + GROUND_RISE * reach) & (reach < FARTHEST_GROUND)
+    known = targets.valid & is_ground & cameras.is_known[:, :, None, None]
+    ours, truth = (
+        height / points.norm(dim=-1).clamp_min(LEAST_DEPTH) for points in (points_cam, true)
+    )
+    error = F.smooth_l1_loss(ours / SLOPE, truth / SLOPE, reduction="none")
+    return valid_mean(error, known)
 
 
 def depth_scores(

@@ -111,6 +111,8 @@ class Objective:
     sky: float = 0.0
     """Confidence of pixels without a surface falls."""
     pose: float = 1.0
+    ground: float = 0.0
+    """Tilt of the ground that known cameras see; needs `network.calibration`."""
     forcing: float = 1.0
     """Segmentation Forcing, in stages that train segmentation heads; needs a teacher."""
     teacher: str = ""

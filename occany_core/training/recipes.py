@@ -66,6 +66,7 @@ def tiny() -> Recipe:
             plain=1.0,
             sky=1.0,
             pose=0.1,
+            ground=0.5,
             forcing=0.1,
             teacher=STREETS,
             prompts=PromptSettings(number=4),

@@ -32,9 +32,11 @@ def count_rays(
         direction[order] / spec.resolution,
         lattice_coordinates(centres, spec)[order],
     )
-    end = min(max_range, _farthest_cell(centres, spec))
-    distances = torch.arange(0.5 * spec.resolution, end, spec.resolution, device=points.device)
+    first = 0.5 * spec.resolution
+    end = max(first, min(max_range, _farthest_cell(centres, spec)))
+    distances = torch.arange(first, end, spec.resolution, device=points.device)
     num_alive = torch.searchsorted(-reach, -distances)
+    distances, num_alive = distances[num_alive > 0], num_alive[num_alive > 0]
     passed = [reach.new_zeros(0, dtype=torch.long)]
     for distance, count in zip(distances.tolist(), num_alive.tolist(), strict=True):
         samples = start[:count] + direction[:count] * distance

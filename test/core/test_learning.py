@@ -65,7 +65,7 @@ def worlds() -> tuple[Pack, Pack]:
 
 
 def small_recipe() -> Recipe:
-    """Architecture and losses of the shipped weights, a third as wide; reconstruction only."""
+    """The shipped weights' losses and architecture, a third as wide, told no cameras."""
     network = dataclasses.replace(
         tiny_network(),
         encoder=TransformerDims(width=64, depth=2, heads=2),
@@ -74,6 +74,7 @@ def small_recipe() -> Recipe:
         segmentation_dims=None,
         prompt_classes=None,
         conditioning_levels=(),
+        calibration=False,
         picture_width=WIDTH,
     )
     stage = Stage(

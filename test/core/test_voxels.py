@@ -232,6 +232,7 @@ def test_rays_end_before_their_point():
     assert rays.flatten().tolist() == [1, 1, 1, 1, 1, 1, 0, 0, 0, 0]
     short = count_rays(start, end, spec, 3.0)
     assert short.flatten().tolist() == [1, 1, 1, 0, 0, 0, 0, 0, 0, 0]
+    assert not count_rays(start, end, spec, 1e-9).any()
 
 
 def test_grid_properties():

@@ -75,6 +75,13 @@ SYNC = SyncState(
         ),
         ({"error": "unknown encoding 'x'"}, ERROR, "unknown encoding 'x'"),
         ({"warning": "distortion is too strong"}, WARN, "distortion is too strong"),
+        ({"rate_hz": 3.4, "fastest_hz": 10.0}, OK, "3.4 Hz"),
+        (
+            {"rate_hz": 1.0, "fastest_hz": 10.0},
+            WARN,
+            "camera left: 1.0 Hz, and the fastest camera has 10.0 Hz: view sets wait for it up to "
+            "sync.max_wait and then go without; check the driver, or set sync.policy to latest",
+        ),
     ],
 )
 def test_camera(changes, level, sentence):
@@ -90,6 +97,11 @@ def test_camera(changes, level, sentence):
         ({}, OK, "10 sets, 0 with cameras missing"),
         ({"received": 0}, WARN, "no image from any camera yet"),
         ({"since_last_set_s": 9.0}, ERROR, "no complete view set for 9.0 s"),
+        (
+            {"partial_sets": 6, "closest_pair": "the stamps of a and b"},
+            WARN,
+            "10 sets, 6 with cameras missing: the stamps of a and b",
+        ),
         ({"since_last_set_s": None, "closest_pair": "raise sync.max_skew"}, ERROR, "max_skew"),
     ],
 )

@@ -113,6 +113,14 @@ def test_surround_turns_a_recording_into_grids_in_another_process(tmp_path, reco
         assert cells_from_message(grid).probability.shape == (40, 40, 8)
 
 
+def test_a_profile_makes_the_preset_small(tmp_path, recording):
+    arguments = [f"input:={recording}", "loop:=true", "profile:=cpu_test"]
+    with launched("surround.launch.py", *arguments):
+        figures, grids, _ = receive(tmp_path, grids=1)
+    assert figures["error"] == ""
+    assert cells_from_message(grids[0]).probability.shape == (40, 40, 8)
+
+
 def test_a_looping_bag_gives_grids_in_its_own_time(tmp_path, recording):
     arguments = [small("surround", tmp_path), f"bag:={recording}", "loop:=true", "rate:=4.0"]
     with launched("bag.launch.py", *arguments):

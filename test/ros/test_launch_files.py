@@ -126,6 +126,33 @@ def test_optional_arguments_become_parameters_only_when_given(stand_ins):
     assert parameters["topics.image"] == "camera/{camera}/image"
 
 
+PROFILES = sorted(path.stem for path in (ROOT / "config/profiles").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "file", ["surround.launch.py", "sequence.launch.py", "nav2_demo.launch.py"]
+)
+def test_a_profile_lies_over_the_parameter_file(stand_ins, file):
+    plain = started(stand_ins, file)["occany_node"].parameters
+    for profile in PROFILES:
+        node = started(stand_ins, file, f"profile:={profile}")["occany_node"]
+        content = yaml.safe_load((ROOT / f"config/profiles/{profile}.yaml").read_text())
+        changes = flat(content["/**"]["ros__parameters"])
+        assert node.parameters == plain | changes
+
+
+def test_profiles_are_those_of_the_launch_file_and_of_the_documents(stand_ins):
+    done = subprocess.run(
+        [sys.executable, str(MINILAUNCH), str(ROOT / "launch/occany.launch.py"), "profile:=fast"],
+        env=environment(stand_ins), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert all(profile in done.stderr for profile in PROFILES)
+    interface = (ROOT / "docs/ros_interface.md").read_text()
+    table = interface[interface.index("| Profile |") :].split("\n\n")[0]
+    assert sorted(row.split("`")[1] for row in table.splitlines()[2:]) == PROFILES
+
+
 def test_a_bag_brings_its_own_time_for_everybody(stand_ins):
     found = started(stand_ins, "bag.launch.py", "bag:=drive.mcap", "loop:=true", "rviz:=true")
     assert set(found) == {"occany_node", "replay", "rviz2"}

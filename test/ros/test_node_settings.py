@@ -8,12 +8,8 @@ import yaml
 
 from occany_core.config import OccAnyConfig, settings, to_flat
 from occany_core.errors import ConfigError
-from occany_ros.declarations import (
-    NODE_DECLARATIONS,
-    camera_declarations,
-    checked,
-    core_declarations,
-)
+from occany_ros.declaration import checked
+from occany_ros.declarations import NODE_DECLARATIONS, camera_declarations, core_declarations
 from occany_ros.node_settings import node_settings
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
@@ -119,6 +115,7 @@ def flat(tree, prefix=""):
             yield prefix + name, value
 
 
+PROFILES = sorted((CONFIG / "profiles").glob("*.yaml"))
 OURS = sorted(path for path in CONFIG.glob("*.yaml") if path.stem != "nav2_costmap")
 
 
@@ -127,6 +124,17 @@ def test_shipped_files_hold_only_valid_parameters(path):
     content = yaml.safe_load(path.read_text())
     values = dict(flat(content["/**"]["ros__parameters"]))
     assert set(values) <= set(declarations(values["cameras"]))
+    made(**{name.replace(".", "__"): value for name, value in values.items()})
+
+
+@pytest.mark.parametrize(
+    "profile", sorted((CONFIG / "profiles").glob("*.yaml")), ids=lambda path: path.stem
+)
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
+def test_every_profile_lies_over_every_shipped_file(path, profile):
+    values = {}
+    for file in (path, profile):
+        values |= flat(yaml.safe_load(file.read_text())["/**"]["ros__parameters"])
     made(**{name.replace(".", "__"): value for name, value in values.items()})
 
 

@@ -17,7 +17,7 @@ from test_services import LATCHED, Caller
 from tf2_msgs.msg import TFMessage
 
 from occany_core.errors import InputError
-from occany_ros import node as node_module
+from occany_ros import render_service
 from occany_ros.msg import VoxelGrid
 from occany_ros.srv import RenderView, SetLabels
 
@@ -126,7 +126,7 @@ def test_what_cannot_be_rendered_is_refused_in_words(caller):
     for request, words in (
         ({"poses": []}, "0 poses are given; give 1 to 16"),
         ({"poses": [pose_at(1.0, 0.0)] * 17}, "17 poses are given"),
-        ({"poses": [pose_at(nan, 0.0)]}, "a position is not finite"),
+        ({"poses": [pose_at(nan, 0.0)]}, "is not finite; give metres"),
         ({"poses": [pose_at(0.0, 0.0, 0.0, Quaternion(w=0.0))]}, "describes no rotation"),
         ({"poses": [pose_at(0.0, 0.0), pose_at(5000.0, 0.0)]}, "view 1 at (5000.0, 0.0, 1.6) m"),
         ({"poses": [pose_at(0.0, 0.0)], "width": 64}, "k, width and height belong together"),
@@ -154,8 +154,8 @@ def test_a_slow_rendering_is_answered_in_time_and_grids_go_on_after_it(caller, m
         release.wait(PATIENCE_S)
         raise InputError("it was slow")
 
-    monkeypatch.setattr(node_module, "render_views", slow)
-    monkeypatch.setattr("occany_ros.render_service.TIME_LIMIT_S", 0.5)
+    monkeypatch.setattr(render_service, "render_views", slow)
+    monkeypatch.setattr(render_service, "TIME_LIMIT_S", 0.5)
     first = caller.begin(RenderView, "render_view", poses=[pose_at(0.0, 0.0)])
     caller.ros.spin_until(first.done, PATIENCE_S, "an answer in time")
     assert "not finished after 0.5 s; ask for fewer views" in first.result().message
@@ -163,3 +163,19 @@ def test_a_slow_rendering_is_answered_in_time_and_grids_go_on_after_it(caller, m
     assert "an earlier request still runs" in second.message
     release.set()
     caller.send_until_grid(["camera"], 2 * 10**12)
+
+
+def test_memory_that_runs_out_costs_the_answer_and_nothing_else(caller, monkeypatch):
+    node = caller.running(transport="compressed")
+    caller.send_until_grid(["camera"], 10**12)
+    caller.ros.spin_until(lambda: node.finished, PATIENCE_S, "the end of the cycle")
+
+    def hungry(*arguments):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(render_service, "render_views", hungry)
+        answer = caller.call(RenderView, "render_view", poses=[pose_at(0.0, 0.0)])
+    assert answer.message == "out of memory on cpu for 1 views; ask for fewer"
+    caller.send_until_grid(["camera"], 2 * 10**12)
+    assert caller.call(RenderView, "render_view", poses=[pose_at(0.0, 0.0)]).success
