@@ -10,7 +10,7 @@ from PIL import Image
 from occany_core.checkpoints import save_model
 from occany_core.network import NetworkConfig, OccAnyNetwork
 from occany_core.network.config import TransformerDims
-from occany_core.network.heads import ConvolutionalPointHead
+from occany_core.network.point_heads import ConvolutionalPointHead
 
 SMALL = (
     "voxels.shape=[20, 20, 8]",

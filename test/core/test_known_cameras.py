@@ -15,7 +15,7 @@ from occany_core.config import CalibrationConfig
 from occany_core.errors import ConfigError
 from occany_core.images import View, prepare
 from occany_core.network import KnownCameras, NetworkConfig
-from occany_core.network.heads import KNOWN_CHANNELS
+from occany_core.network.point_heads import KNOWN_CHANNELS
 from occany_core.poses import Cameras
 from occany_core.rig_poses import grid_from_reference
 from occany_core.training.batches import BatchSampler, Turn
