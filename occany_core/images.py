@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -74,6 +74,9 @@ class View:
     """Mounting on the rig (body axes x forward, y left, z up) [m]; None if unknown."""
     odom_from_rig: Float[np.ndarray, "4 4"] | None = None
     """Where the vehicle's own odometry has the rig [m], to take its metres; None if unknown."""
+    ignored: Bool[np.ndarray, "H W"] | None = None
+    """Pixels that show nothing of the scene, such as the vehicle itself: no points and no rays
+    come of them. None if all show something."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class ImageBatch:
     rgb: UInt8[np.ndarray, "V H W 3"]
     K: tuple[Float[Tensor, "3 3"] | None, ...]
     """Intrinsics at this size, or None where unknown."""
+    ignored: Bool[Tensor, "V H W"]
+    """Pixels that give no points and no rays."""
 
 
 def check_picture(rgb: np.ndarray, place: str) -> None:
@@ -216,7 +221,7 @@ def prepare(views: list[View], long_side: int) -> ImageBatch:
         long_side: Long side of the network's picture [px], a multiple of 16.
 
     Raises:
-        InputError: No views, or a picture, K or rig_from_cam that cannot be used.
+        InputError: No views, or a picture, K, rig_from_cam or mask that cannot be used.
     """
     if not views:
         raise InputError("no pictures were given; at least one is needed")
@@ -226,6 +231,7 @@ def prepare(views: list[View], long_side: int) -> ImageBatch:
         _check_intrinsics(view.K, place)
         _check_rigid(view.rig_from_cam, f"{place}: rig_from_cam")
         _check_rigid(view.odom_from_rig, f"{place}: odom_from_rig")
+        _check_ignored(view, place)
     height, width = network_size(*views[0].rgb.shape[:2], long_side)
     pictures, intrinsics = [], []
     for view in views:
@@ -233,7 +239,8 @@ def prepare(views: list[View], long_side: int) -> ImageBatch:
         pictures.append(picture)
         intrinsics.append(_network_intrinsics(view, scale, left, top))
     rgb = np.stack(pictures)
-    return ImageBatch(network_tensor(rgb), rgb, tuple(intrinsics))
+    ignored = torch.stack([_network_mask(view, height, width) for view in views])
+    return ImageBatch(network_tensor(rgb), rgb, tuple(intrinsics), ignored)
 
 
 def _unit_range(rgb: np.ndarray) -> Tensor:
@@ -289,3 +296,28 @@ def _network_intrinsics(view: View, scale: float, left: int, top: int) -> Tensor
         return None
     K = torch.as_tensor(np.asarray(view.K, dtype=np.float32))
     return camera.crop(camera.resize(K, scale, scale), left, top)
+
+
+def _check_ignored(view: View, place: str) -> None:
+    mask = view.ignored
+    if mask is None:
+        return
+    got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+    if got != f"bool {view.rgb.shape[:2]}":
+        raise InputError(
+            f"{place}: ignored is {got}; expected a bool array of the picture's shape "
+            f"{view.rgb.shape[:2]}, or None"
+        )
+    if mask.all():
+        raise InputError(f"{place}: ignored holds every pixel; leave the view out instead")
+
+
+def _network_mask(view: View, height: int, width: int) -> Bool[Tensor, "height width"]:
+    """Bring a mask to the network's picture; a pixel that is partly ignored is ignored."""
+    if view.ignored is None:
+        return torch.zeros(height, width, dtype=torch.bool)
+    plan = plan_fit(view.rgb.shape[:2], (height, width))
+    mask = Image.fromarray(view.ignored.astype(np.float32))
+    mask = mask.resize((plan.width, plan.height), Image.Resampling.BOX)
+    box = (plan.left, plan.top, plan.left + width, plan.top + height)
+    return torch.from_numpy(np.array(mask.crop(box)) > 0)

@@ -6,21 +6,23 @@ camera), oldest first. World is the optical frame of the first view; grid and ri
 Metres.
 """
 
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from occany_core import pointmaps, rigid
 from occany_core.calibration import calibration_of, calibration_of_novel, check_calibration
 from occany_core.checkpoints import Model
-from occany_core.config import OccAnyConfig, VoxelsConfig
+from occany_core.class_labels import UNLABELLED, classify_pixels, known_classes, label_cells
+from occany_core.config import OccAnyConfig
+from occany_core.datasets.class_tables import SemanticClass
 from occany_core.errors import InputError
+from occany_core.grid_frame import find_ground, in_grid
 from occany_core.images import ImageBatch, View, prepare
 from occany_core.location import Located, locate
 from occany_core.network import RawMaps, SceneMemory, Tokens
@@ -29,15 +31,8 @@ from occany_core.pointmaps import Pointmaps
 from occany_core.poses import Cameras
 from occany_core.projection import SourceFeatures, project_points, source_features
 from occany_core.scale import Scale
-from occany_core.voxels import (
-    LEVEL,
-    Fusion,
-    Ground,
-    HighestConfidence,
-    ViewPoints,
-    VoxelGrid,
-    estimate_ground,
-)
+from occany_core.stopwatch import Stopwatch
+from occany_core.voxels import Fusion, Ground, HighestConfidence, VoxelGrid
 
 
 @dataclass(frozen=True)
@@ -78,6 +73,10 @@ class Scene:
     """What makes metres of the network's; `model`: as the network believes them."""
     timings: dict[str, float] = field(default_factory=dict)
     """Seconds per stage."""
+    labels: UInt8[np.ndarray, "V H W"] | None = None
+    """Class id of every pixel; None where the weights know none, or `labels.use` is off."""
+    classes: tuple[SemanticClass, ...] = ()
+    """What the ids of pixels and cells mean; 255 is no class."""
 
     @property
     def scale_source(self) -> str:
@@ -93,20 +92,12 @@ class Observed:
     memory: SceneMemory
     raw: RawMaps
     features: SourceFeatures
+    ignored: Bool[Tensor, "V H W"]
+    """Pixels that show nothing of the scene; their confidence is 1."""
 
-
-class Stopwatch:
-    """Seconds per stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time the body of a with statement."""
-        started = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+    def drawn(self, points_world: Float[Tensor, "V H W 3"]) -> Float[Tensor, "V H W 3"]:
+        """Return the points that can be drawn into other views; ignored ones are not a number."""
+        return points_world.masked_fill(self.ignored[..., None], torch.nan)
 
 
 def compute_dtype(model: Model, config: OccAnyConfig) -> AbstractContextManager:
@@ -162,12 +153,11 @@ def reconstruct(
         raise InputError(
             "the view sets of a window have different picture sizes; reset the stream"
         )
-    observed = _observe(model, sets, config, watch)
+    observed = observe(model, sets, config, watch)
     with watch.stage("cameras"):
-        intrinsics = [K for one in sets for K in one.batch.K]
-        located = locate([one.views for one in sets], intrinsics, observed.raw, config)
+        located = locate_sets(sets, observed.raw, config)
         grid_from_world = located.grid_from_world(config.window.anchor)
-        ground = _ground(located.seen, grid_from_world, config.voxels)
+        ground = find_ground(located.seen, grid_from_world, config.voxels)
     frame = (grid_from_world, ground)
     fusion = Fusion(config.voxels, located.seen.points_world.device)
     parts = []
@@ -178,8 +168,13 @@ def reconstruct(
         if config.novel_views.keep_points:
             parts.append(maps)
     with watch.stage("voxels"):
-        fusion.see(in_grid(located.seen, located.cameras, frame, config.voxels))
+        seen = in_grid(located.seen, located.cameras, frame, config.voxels)
+        fusion.see(seen)
         grid = fusion.grid()
+    with watch.stage("labels"):
+        labels = _label(model, observed, config)
+        if labels is not None:
+            grid = label_cells(seen, labels, grid, config.voxels.min_confidence)
     return Scene(
         camera_names=tuple(view.camera for view in views),
         stamps=tuple(view.stamp for view in views),
@@ -197,24 +192,46 @@ def reconstruct(
         frame_source=located.frame_source,
         scale=located.scale,
         timings=watch.seconds,
+        labels=None if labels is None else labels.cpu().numpy(),
+        classes=() if labels is None else known_classes(model),
     )
 
 
-def _observe(
+def locate_sets(sets: list[EncodedSet], raw: RawMaps, config: OccAnyConfig) -> Located:
+    """Find points, cameras and rigs of encoded view sets."""
+    intrinsics = [K for one in sets for K in one.batch.K]
+    return locate([one.views for one in sets], intrinsics, raw, config)
+
+
+def _label(
+    model: Model, observed: Observed, config: OccAnyConfig
+) -> UInt8[Tensor, "V H W"] | None:
+    """Name the class of every pixel, where the weights can and the settings want it."""
+    if not (config.labels.use and known_classes(model)):
+        return None
+    fine, size = observed.raw.segmentation[-1][0], observed.raw.confidence.shape[-2:]
+    return classify_pixels(model, fine, size).masked_fill(observed.ignored, UNLABELLED)
+
+
+def observe(
     model: Model, sets: list[EncodedSet], config: OccAnyConfig, watch: Stopwatch
 ) -> Observed:
     """Write all views into a memory, then decode all of them against it."""
     tokens = Tokens.joined([one.tokens for one in sets])
     renders = model.network.renders_novel_views and config.novel_views.steps > 0
+    labels = config.labels.use and bool(known_classes(model))
     with compute_dtype(model, config):
         with watch.stage("memory"):
             memory = model.network.update_memory(tokens)
         with watch.stage("render"):
-            raw = model.network.render(tokens, memory, with_segmentation=renders)
+            raw = model.network.render(tokens, memory, with_segmentation=renders or labels)
             pointmaps.check_finite(raw, "observed")
     images = torch.cat([one.batch.images for one in sets])[None].to(model.device)
     levels = model.network.conditioning(raw.segmentation)
-    return Observed(tokens, memory, raw, source_features(images, raw.confidence, levels))
+    ignored = torch.cat([one.batch.ignored for one in sets]).to(model.device)
+    raw = replace(raw, confidence=raw.confidence.masked_fill(ignored, 1.0))
+    features = source_features(images, raw.confidence, levels)
+    return Observed(tokens, memory, raw, features, ignored)
 
 
 def _propose(model: Model, cameras: Cameras, config: OccAnyConfig) -> Cameras | None:
@@ -232,77 +249,52 @@ def _render_novel(
     config: OccAnyConfig,
     watch: Stopwatch,
 ) -> Iterator[tuple[Pointmaps, Cameras]]:
-    """Render novel views chunk by chunk; nothing of a chunk is kept here.
+    """Render novel views chunk by chunk; nothing of a chunk is kept here."""
+    size = config.novel_views.chunk
+    for start in range(0, 0 if cameras is None else len(cameras.K), size):
+        chunk = cameras.views(slice(start, start + size))
+        yield render_chunk(model, known, chunk, config, watch), chunk
+
+
+def render_chunk(
+    model: Model,
+    known: tuple[Observed, Located],
+    cameras: Cameras,
+    config: OccAnyConfig,
+    watch: Stopwatch,
+) -> Pointmaps:
+    """Render novel views together.
 
     The network is shown its own metres, in which its memory is, and its answer is scaled.
     """
     observed, located = known
     factor = located.scale.factor
-    points_world = located.seen.points_world / factor
-    size = config.novel_views.chunk
-    for start in range(0, 0 if cameras is None else len(cameras.K), size):
-        chunk = cameras.views(slice(start, start + size))
-        in_network = Cameras(chunk.K, rigid.scaled(chunk.world_from_cam, 1 / factor))
-        # View by view: the picture of projected points is large, its tokens are small.
-        tokens = []
-        for view in range(len(chunk.K)):
-            one = in_network.views(slice(view, view + 1))
-            with watch.stage("project"):
-                projected = project_points(
-                    points_world[None], observed.features,
-                    one.K[None], one.world_from_cam[None],
-                )  # fmt: skip
-            with watch.stage("tokenize"):
-                tokens.append(model.network.tokenize(projected))
-        with watch.stage("render_novel"), compute_dtype(model, config):
-            raw = model.network.render_novel(
-                torch.cat(tokens, dim=1), observed.tokens, observed.memory,
-                calibration_of_novel(in_network, located.rig_from_reference)
-                if located.is_calibrated
-                else None,
-                with_segmentation=False,
+    drawn = observed.drawn(located.seen.points_world / factor)
+    in_network = Cameras(cameras.K, rigid.scaled(cameras.world_from_cam, 1 / factor))
+    # View by view: the picture of projected points is large, its tokens are small.
+    tokens = []
+    for view in range(len(cameras.K)):
+        one = in_network.views(slice(view, view + 1))
+        with watch.stage("project"):
+            projected = project_points(
+                drawn[None], observed.features,
+                one.K[None], one.world_from_cam[None],
             )  # fmt: skip
-            pointmaps.check_finite(raw, "rendered")
-        maps = pointmaps.scaled(pointmaps.of_scene(raw), factor)
-        if located.is_calibrated:
-            maps = pointmaps.calibrate(maps, chunk.K, chunk.world_from_cam)
-        yield maps, chunk
-
-
-def _ground(
-    seen: Pointmaps, grid_from_world: Float[Tensor, "4 4"], voxels: VoxelsConfig
-) -> Ground:
-    if voxels.ground == "level" or voxels.ground_tolerance == 0:
-        return LEVEL
-    points = rigid.apply(grid_from_world, seen.points_world.flatten(0, 2))
-    return estimate_ground(points, seen.confidence.flatten())
-
-
-def in_grid(
-    maps: Pointmaps,
-    cameras: Cameras,
-    frame: tuple[Float[Tensor, "4 4"], Ground],
-    voxels: VoxelsConfig,
-) -> list[ViewPoints]:
-    """Bring the points of every view to the grid frame; those out of range lose their trust.
-
-    Args:
-        maps: In the world.
-        cameras: Of the same views.
-        frame: `grid_from_world`, and the ground in the grid frame.
-        voxels: Says what is ground, and what is out of range.
-    """
-    grid_from_world, ground = frame
-    views = []
-    for view, confidence in enumerate(maps.confidence):
-        points = rigid.apply(grid_from_world, maps.points_world[view].flatten(0, 1))
-        centre = rigid.apply(grid_from_world, cameras.world_from_cam[view, None, :3, 3])[0]
-        if voxels.ground_tolerance > 0:
-            points = ground.attract(points, centre, voxels.ground_tolerance)
-        points = points.view_as(maps.points_cam[view])
-        near = (points - centre).norm(dim=-1) < voxels.max_range
-        views.append(ViewPoints(points, confidence.where(near, 0.0), centre))
-    return views
+        with watch.stage("tokenize"):
+            tokens.append(model.network.tokenize(projected))
+    with watch.stage("render_novel"), compute_dtype(model, config):
+        raw = model.network.render_novel(
+            torch.cat(tokens, dim=1), observed.tokens, observed.memory,
+            calibration_of_novel(in_network, located.rig_from_reference)
+            if located.is_calibrated
+            else None,
+            with_segmentation=False,
+        )  # fmt: skip
+        pointmaps.check_finite(raw, "rendered")
+    maps = pointmaps.scaled(pointmaps.of_scene(raw), factor)
+    if located.is_calibrated:
+        maps = pointmaps.calibrate(maps, cameras.K, cameras.world_from_cam)
+    return maps
 
 
 def predict(

@@ -136,7 +136,11 @@ def _new_folder(folder: Path) -> Iterator[Path]:
 
 def _write_grid(path: Path, scene: Scene) -> None:
     grid = scene.grid
-    labels = {} if grid.labels is None else {"labels": grid.labels}
+    labels = {}
+    if grid.labels is not None:
+        names = {one.id: one.name for one in scene.classes}
+        by_id = [names.get(label, "") for label in range(max(names, default=0) + 1)]
+        labels = {"labels": grid.labels, "label_names": np.array(by_id)}
     np.savez_compressed(
         path,
         format=np.int64(FORMAT),
@@ -176,6 +180,7 @@ def load_grid(path: str | Path) -> VoxelGrid:
         or completed.dtype != np.bool_
         or completed.shape != probability.shape
         or arrays["origin"].shape != (3,)
+        or not _are_labels(arrays.get("labels"), probability.shape)
     ):
         raise InputError(
             f"{path} has arrays of other types or shapes than this version writes "
@@ -184,6 +189,10 @@ def load_grid(path: str | Path) -> VoxelGrid:
     origin = tuple(float(value) for value in arrays["origin"])
     spec = VoxelGridSpec(origin, float(arrays["resolution"]), probability.shape)
     return VoxelGrid(spec, probability, completed, arrays.get("labels"))
+
+
+def _are_labels(labels: np.ndarray | None, shape: tuple[int, ...]) -> bool:
+    return labels is None or (labels.dtype == np.uint8 and labels.shape == shape)
 
 
 def _write_points(path: Path, scene: Scene, voxels: VoxelsConfig) -> None:

@@ -17,7 +17,8 @@ from occany_core.checkpoints import Model
 from occany_core.config import OccAnyConfig
 from occany_core.images import View
 from occany_core.odometry import Odometry
-from occany_core.pipeline import EncodedSet, Scene, Stopwatch, encode, reconstruct
+from occany_core.pipeline import EncodedSet, Scene, encode, reconstruct
+from occany_core.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,11 @@ class Stream:
     def num_sets(self) -> int:
         """View sets in the window."""
         return len(self._window)
+
+    @property
+    def sets(self) -> list[EncodedSet]:
+        """View sets in the window, oldest first: those of the last scene."""
+        return [kept.encoded for kept in self._window]
 
     @property
     def odometry(self) -> Odometry | None:

@@ -6,6 +6,7 @@ from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
 from occany_core import VoxelGrid
+from occany_core.datasets.class_tables import SemanticClass
 from occany_ros.image_messages import bytes_field
 
 FIELD_TYPES = {
@@ -34,6 +35,7 @@ COLOUR_POINT = np.dtype(
     [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4"), ("confidence", "<f4")]
 )
 NO_LABEL = 255
+UNLABELLED_GREY = 128
 # Blue, cyan, green, yellow, red from the lowest to the highest voxel.
 HEIGHT_COLOURS = np.array(
     [(49, 54, 149), (69, 165, 196), (102, 189, 99), (254, 224, 80), (215, 48, 39)], np.float64
@@ -90,15 +92,26 @@ def _thinned(count: int, most: int) -> slice:
     return slice(None, None, max(1, -(-count // most)) if most else 1)
 
 
-def voxel_points(grid: VoxelGrid, most: int = 0) -> np.ndarray:
+def colours_of_classes(labels: np.ndarray, classes: tuple[SemanticClass, ...]) -> np.ndarray:
+    """Colour class ids; those that no class stands for are grey; uint8 (..., 3)."""
+    colours = np.full((256, 3), UNLABELLED_GREY, np.uint8)
+    for one in classes:
+        colours[one.id] = one.colour
+    return colours[labels]
+
+
+def voxel_points(
+    grid: VoxelGrid, most: int = 0, classes: tuple[SemanticClass, ...] = ()
+) -> np.ndarray:
     """List the centres of the occupied voxels in the grid frame [m].
 
     Args:
         grid: The grid.
         most: Keep at most this many points, evenly thinned; 0 keeps all.
+        classes: What the labels mean, where colours shall show that; otherwise the height.
 
     Returns:
-        (P,) of `VOXEL_POINT`; colours show the height.
+        (P,) of `VOXEL_POINT`.
     """
     ijk = np.argwhere(grid.probability >= 50)
     ijk = ijk[_thinned(len(ijk), most)]
@@ -108,10 +121,13 @@ def voxel_points(grid: VoxelGrid, most: int = 0) -> np.ndarray:
     highest = lowest + grid.spec.shape[2] * grid.spec.resolution
     points = np.zeros(len(ijk), VOXEL_POINT)
     points["x"], points["y"], points["z"] = xyz.T
-    points["rgb"] = pack_rgb(colours_of_heights(xyz[:, 2], lowest, highest))
     points["probability"] = grid.probability[index] / 100
     points["label"] = NO_LABEL if grid.labels is None else grid.labels[index]
     points["completed"] = grid.completed[index]
+    if classes and grid.labels is not None:
+        points["rgb"] = pack_rgb(colours_of_classes(points["label"], classes))
+    else:
+        points["rgb"] = pack_rgb(colours_of_heights(xyz[:, 2], lowest, highest))
     return points
 
 
@@ -124,12 +140,12 @@ def colour_points(
         points: (..., 3) in the frame of the cloud.
         rgb: uint8 (..., 3).
         confidence: (...) in (1, inf).
-        min_confidence: Least confidence kept.
+        min_confidence: Points are kept above it.
 
     Returns:
         (P,) of `COLOUR_POINT`.
     """
-    kept = (confidence >= min_confidence) & np.isfinite(points).all(axis=-1)
+    kept = (confidence > min_confidence) & np.isfinite(points).all(axis=-1)
     cloud = np.zeros(int(kept.sum()), COLOUR_POINT)
     cloud["x"], cloud["y"], cloud["z"] = points[kept].T
     cloud["rgb"] = pack_rgb(rgb[kept])

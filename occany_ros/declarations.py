@@ -4,33 +4,15 @@
 Core settings appear under their own names. Durations in seconds, lengths in metres.
 """
 
-from dataclasses import dataclass
-
 from occany_core.config import settings as core_settings
+from occany_ros.declaration import Declaration
 from occany_ros.height_bands import UNKNOWN_IS
 from occany_ros.sync_rules import POLICIES
 
 MAX_CAMERAS = 16
-Value = bool | int | float | str | tuple
 
-LIVE_CORE_GROUPS = ("window", "calibration", "scale", "novel_views", "voxels")
+LIVE_CORE_GROUPS = ("window", "calibration", "scale", "novel_views", "voxels", "labels")
 """Core settings that take effect at the next cycle; the others when the node is configured."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Declaration:
-    """One parameter."""
-
-    name: str
-    default: Value
-    description: str
-    is_live: bool = False
-    """Takes effect at the next cycle; otherwise it can change only while unconfigured."""
-    choices: tuple[str, ...] = ()
-    least: float | None = None
-    most: float | None = None
-    is_fixed: bool = False
-    """Read once at the start."""
 
 
 NODE_DECLARATIONS = (
@@ -70,6 +52,12 @@ NODE_DECLARATIONS = (
         name="topics.camera_info",
         default="~/input/{camera}/camera_info",
         description="topic of calibrations; {camera} stands for the camera's name",
+    ),
+    Declaration(
+        name="topics.mask",
+        default="~/input/{camera}/mask",
+        description="topic of masks, mono8: pixels that are not zero are ignored; {camera} stands "
+        "for the camera's name",
     ),
     Declaration(
         name="sync.policy",
@@ -228,6 +216,19 @@ NODE_DECLARATIONS = (
         "free in every band",
     ),
     Declaration(
+        name="labels.classes",
+        default=(),
+        is_live=True,
+        description="names of the classes that are labelled, in the order of ~/output/label_info; "
+        "empty: all that the weights know",
+    ),
+    Declaration(
+        name="labels.colours",
+        default=(),
+        is_live=True,
+        description="'#rrggbb' for each of labels.classes; empty: the usual colours",
+    ),
+    Declaration(
         name="files.directory",
         default="",
         description="the services save and load scenes in folders below this one and nowhere "
@@ -291,6 +292,13 @@ NODE_DECLARATIONS = (
         default=True,
         is_live=True,
         description="publish ~/output/voxel_points",
+    ),
+    Declaration(
+        name="publish.voxel_colours",
+        default="height",
+        choices=("height", "class"),
+        is_live=True,
+        description="what the colours of ~/output/voxel_points show",
     ),
     Declaration(
         name="publish.max_voxel_points",

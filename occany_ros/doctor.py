@@ -20,7 +20,7 @@ from lifecycle_msgs.srv import GetState
 from rcl_interfaces.srv import GetParameters
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from occany_ros.diagnostics import ERROR, OK, WARN, Finding
@@ -178,7 +178,7 @@ class Doctor(Node):
             name: kind
             for name, kinds in self.get_topic_names_and_types()
             for kind in kinds
-            if kind in IMAGE_TYPES and self.count_publishers(name)
+            if kind in IMAGE_TYPES and self._is_published_by_others(name, node)
         }
         findings = []
         for name, _ in self.get_topic_names_and_types():
@@ -187,10 +187,21 @@ class Doctor(Node):
                 for info in self.get_subscriptions_info_by_topic(name)
                 if _full_name(info) == node and info.topic_type in IMAGE_TYPES
             ]
-            if wanted:
+            if wanted and not self._is_mask(name, node):
                 offers = tuple(_end(info) for info in self.get_publishers_info_by_topic(name))
                 findings.append(topic_finding(ImageTopic(name, wanted[0], offers), elsewhere))
         return findings
+
+    def _is_published_by_others(self, topic: str, node: str) -> bool:
+        return any(_full_name(info) != node for info in self.get_publishers_info_by_topic(topic))
+
+    def _is_mask(self, topic: str, node: str) -> bool:
+        """Whether the node would also take an image that was sent before: nobody has to send."""
+        return any(
+            info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+            for info in self.get_subscriptions_info_by_topic(topic)
+            if _full_name(info) == node
+        )
 
 
 def report(findings: list[Finding], as_json: bool) -> str:

@@ -8,6 +8,7 @@ the picture's own size, pixel centres at whole numbers.
 
 import array
 import io
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -242,6 +243,20 @@ def rgb_to_image(rgb: np.ndarray, header: Header) -> Image:
         is_bigendian=0,
         step=3 * width,
         data=bytes_field(rgb),
+    )
+
+
+def plane_to_image(plane: np.ndarray, header: Header) -> Image:
+    """Wrap a map (H, W) of float32 or uint8 as a 32FC1 or mono8 message."""
+    height, width = plane.shape
+    return Image(
+        header=header,
+        height=height,
+        width=width,
+        encoding={"float32": "32FC1", "uint8": "mono8"}[plane.dtype.name],
+        is_bigendian=sys.byteorder == "big",
+        step=plane.dtype.itemsize * width,
+        data=bytes_field(plane),
     )
 
 

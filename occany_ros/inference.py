@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from std_msgs.msg import Header
 
 from occany_core import OccAnyConfig, Scene, Stream, View, load_model
 from occany_core.errors import DegenerateGeometryError, MemoryShortageError
 from occany_core.odometry import Odometry
+from occany_core.pipeline import EncodedSet
 from occany_ros.budget import LADDER, Budget, Cost, Work, reduced
 from occany_ros.memory_use import PeakMemory, give_back_memory, is_out_of_memory
 from occany_ros.node_settings import NodeSettings
@@ -41,6 +43,10 @@ class Result:
     is_new_history: bool
     """Whether the window was cleared before this cycle because the clock jumped."""
     stages_ms: dict[str, float]
+    sets: list[EncodedSet]
+    """Of the scene, oldest first."""
+    headers: dict[str, Header]
+    """Stamp and optical frame of the newest set's images, by camera."""
     work: Work
     """What was asked for, before the budget left anything out."""
     memory_mb: float
@@ -162,7 +168,7 @@ class Inference:
         decoded = time.perf_counter()
         for image in job.view_set.images:
             self._remember(image.stamp_ns)
-        scene = self._stream.add(prepared)
+        scene = job.settings.labels.applied(self._stream.add(prepared))
         stages_ms = {"decode": 1e3 * (decoded - started)}
         stages_ms |= {stage: 1e3 * seconds for stage, seconds in scene.timings.items()}
         return Result(
@@ -173,6 +179,8 @@ class Inference:
             stages_ms=stages_ms,
             work=work,
             memory_mb=self._memory.highest_mb(),
+            sets=self._stream.sets,
+            headers={image.camera: views.header_of(image) for image in job.view_set.images},
         )
 
     def _remember(self, stamp_ns: int) -> None:

@@ -63,6 +63,13 @@ SUBSCRIPTIONS = (
         "rectify first",
     ),
     Topic(
+        name="~/input/NAME/mask",
+        type="sensor_msgs/msg/Image",
+        reliability="as offered",
+        note="`topics.mask`; optional, mono8, latched or not: pixels that are not zero (the "
+        "vehicle itself) give no points and no rays",
+    ),
+    Topic(
         name="~/input/odometry",
         type="nav_msgs/msg/Odometry",
         depth=10,
@@ -139,6 +146,32 @@ PUBLICATIONS = (
         note="optical frames of all views in the window",
     ),
     Topic(
+        name="~/output/NAME/depth",
+        type="sensor_msgs/msg/Image",
+        note="32FC1: metres along the optical axis of camera NAME, NaN where its mask ignores",
+    ),
+    Topic(
+        name="~/output/NAME/confidence",
+        type="sensor_msgs/msg/Image",
+        note="32FC1, in (1, inf); what counts is above `voxels.min_confidence`",
+    ),
+    Topic(
+        name="~/output/NAME/mask",
+        type="sensor_msgs/msg/Image",
+        note="mono8: class ids, 255 = none; only with weights that know classes",
+    ),
+    Topic(
+        name="~/output/NAME/camera_info",
+        type="sensor_msgs/msg/CameraInfo",
+        note="intrinsics as known or estimated, of these pictures",
+    ),
+    Topic(
+        name="~/output/label_info",
+        type="occany_ros/msg/LabelInfo",
+        is_latched=True,
+        note="ids, names and colours of the classes, with a version",
+    ),
+    Topic(
         name="~/output/loaded/voxel_grid",
         type="occany_ros/msg/VoxelGrid",
         is_latched=True,
@@ -196,6 +229,17 @@ SERVICES = (
         note="the last grid or a box of it, in any frame that TF knows",
     ),
     Service(
+        name="~/render_view",
+        type="occany_ros/srv/RenderView",
+        note="the last scene as other cameras would see it: depth and confidence in metres, "
+        "classes",
+    ),
+    Service(
+        name="~/set_labels",
+        type="occany_ros/srv/SetLabels",
+        note="which classes are labelled, in which order and colour, by name",
+    ),
+    Service(
         name="~/set_camera_enabled",
         type="occany_ros/srv/SetCameraEnabled",
         note="as the live parameter `camera.NAME.enabled`",
@@ -219,5 +263,6 @@ SERVICES_OF_LIFECYCLE_NODES = (
 
 INPUTS_OF_PRESETS = (
     *("camera/NAME/image", "camera/NAME/image/compressed", "camera/NAME/camera_info"),
+    "camera/NAME/mask",
 )
 """Topics that the parameter files in config/ take instead of ~/input/NAME/..."""

@@ -14,13 +14,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from occany_ros import interface
-from occany_ros.declarations import (
-    NODE_DECLARATIONS,
-    Declaration,
-    Value,
-    camera_declarations,
-    core_declarations,
-)
+from occany_ros.declaration import Declaration, Value
+from occany_ros.declarations import NODE_DECLARATIONS, camera_declarations, core_declarations
 from occany_ros.interface import Service, Topic
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -5,25 +5,30 @@ Two threads: the executor's receives images and answers services; the worker's d
 publishes. Image messages -> synchroniser -> worker -> inference -> outputs.
 """
 
-import signal
-import sys
 import time
 import traceback
+from concurrent.futures import Future
 
-import rclpy
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from torch import Tensor
 
-from occany_core.errors import OccAnyError
+from occany_core.class_labels import known_classes
+from occany_core.datasets.class_tables import SemanticClass
+from occany_core.errors import InputError, OccAnyError
+from occany_core.view_rendering import RenderedViews, WantedCamera
 from occany_ros.budget import Budget
+from occany_ros.camera_outputs import CameraOutputs
 from occany_ros.diagnostics import budget_finding, camera_finding, clock_finding
 from occany_ros.inference import Inference, Job
+from occany_ros.label_info import LabelInfoOutput
 from occany_ros.msg import OccAnyStatus
 from occany_ros.node_settings import NodeSettings
 from occany_ros.odometry_input import OdometryInput
 from occany_ros.parameters import NodeParameters
+from occany_ros.process import run_until_signal
 from occany_ros.publishers import Outputs
+from occany_ros.render_service import RenderService, render_within_memory
 from occany_ros.reports import (
     Reports,
     bands_finding,
@@ -67,12 +72,15 @@ class OccAnyNode(LifecycleNode):
         self._inputs: dict[str, CameraInput] = {}
         self._odometry: OdometryInput | None = None
         self._outputs: Outputs | None = None
+        self._camera_outputs: CameraOutputs | None = None
+        self._label_info = LabelInfoOutput(self)
         self._transforms: Transforms | None = None
         self._views: ViewMaker | None = None
         self._worker: Worker[Job] | None = None
         self._last_set_s: float | None = None
         self._finished: Finished | None = None
         self._offered = Services(self, self)
+        self._rendering = RenderService(self, self)
         refuse_impossible(self)
         self._status_publisher = self.create_publisher(OccAnyStatus, "~/status", 1)
         self._reports = Reports(self)
@@ -96,6 +104,16 @@ class OccAnyNode(LifecycleNode):
         """The last cycle whose grid went out; None before it and after a reset."""
         last, sync = self._finished, self._sync
         return last if last and sync and last.epoch == sync.epoch else None
+
+    @property
+    def label_version(self) -> int:
+        """Of `~/output/label_info`."""
+        return self._label_info.version
+
+    @property
+    def known_classes(self) -> tuple[SemanticClass, ...]:
+        """What the weights in use can name; none where the settings leave labels out."""
+        return self._classes_for(self._settings) if self._inference else ()
 
     @property
     def transforms(self) -> Transforms | None:
@@ -139,6 +157,8 @@ class OccAnyNode(LifecycleNode):
         for camera in settings.cameras:
             self._inputs[camera.name] = CameraInput(self, camera, self._on_image)
         self._outputs = Outputs(self, self._transforms, settings.bands.bands)
+        self._camera_outputs = CameraOutputs(self, cameras)
+        self._show_labels(settings)
         self._odometry = OdometryInput(self, settings.base_frame)
         width = self._inference.picture_width
         self._views = ViewMaker(self._inputs, self._transforms, width, self._odometry)
@@ -202,6 +222,23 @@ class OccAnyNode(LifecycleNode):
             self._sync.restart()
             self._worker.discard()
 
+    def render(
+        self, cycle: Finished, base_from_cam: Tensor, wanted: WantedCamera | None
+    ) -> "Future[RenderedViews]":
+        """Begin to render views of a scene in the worker's thread.
+
+        Raises:
+            InputError: The node is not active, or an earlier request still runs.
+        """
+        if self._worker is None:
+            name = self.get_fully_qualified_name()
+            raise InputError(f"the node is not active; run `ros2 lifecycle set {name} activate`")
+        sets, config = cycle.result.sets, cycle.settings.core
+        model = self._inference.model
+        return self._worker.call(
+            lambda: render_within_memory(model, sets, config, base_from_cam, wanted)
+        )
+
     def _stop_worker(self) -> None:
         self._status.stop()
         worker, self._worker = self._worker, None
@@ -212,13 +249,14 @@ class OccAnyNode(LifecycleNode):
         self._stop_worker()
         self._is_configured = False
         self._finished = None
-        parts = (*self._inputs.values(), self._odometry, self._outputs, self._transforms)
+        outputs = self._outputs, self._camera_outputs
+        parts = (*self._inputs.values(), self._odometry, *outputs, self._transforms)
         for part in (*parts, self._inference):
             if part is not None:
                 part.close()
         self._inputs = {}
         self._outputs = self._transforms = self._views = self._inference = self._sync = None
-        self._odometry = None
+        self._odometry = self._camera_outputs = None
 
     # --- receiving: the executor's thread ------------------------------------------------------
     def _on_image(self, camera: str, message: ImageMessage) -> None:
@@ -247,10 +285,18 @@ class OccAnyNode(LifecycleNode):
             self._worker.submit(Job(view_set, self._settings))
 
     def _on_live_change(self, settings: NodeSettings) -> None:
+        self._show_labels(settings)
         self._settings = settings
         self._status.most_spread = settings.core.scale.max_spread
         if self._sync is not None:
             self._sync.set_rules(settings.sync)
+
+    def _show_labels(self, settings: NodeSettings) -> None:
+        chosen = settings.labels.chosen(self._classes_for(settings))
+        self._label_info.show(chosen, self._inference.model.name)
+
+    def _classes_for(self, settings: NodeSettings) -> tuple[SemanticClass, ...]:
+        return known_classes(self._inference.model) if settings.core.labels.use else ()
 
     # --- one cycle: the worker's thread --------------------------------------------------------
     def _run_cycle(self, job: Job) -> None:
@@ -268,6 +314,7 @@ class OccAnyNode(LifecycleNode):
         self._finished = Finished(result, job.settings, job.view_set.epoch)
         stamp_ns = job.view_set.stamp_ns
         self._outputs.publish(result, stamp_ns, job.settings, upright_from_base)
+        self._camera_outputs.publish(result.scene, result.headers)
         result.stages_ms["publish"] = 1e3 * (time.perf_counter() - began)
         waited_ms = (time.monotonic_ns() - max(image.arrived_ns for image in images)) * 1e-6
         self._inference.budget.note(result.work, result.cost(), job.settings.budget)
@@ -328,36 +375,7 @@ class OccAnyNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until a signal; returns 0 after a signal, 1 after a bug or wrong arguments."""
-    try:
-        rclpy.init(args=args)
-    except RuntimeError as error:
-        sys.stderr.write(f"occany: cannot start: {error}\n")
-        return 1
-    node = None
-    try:
-        node = OccAnyNode()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        if node.autostart:
-            node.start()
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except RuntimeError as error:  # of rcl, for example about a parameter file
-        # After a signal rcl refuses whatever is going on, and there is nothing to tell.
-        if rclpy.ok() and node is not None:
-            raise
-        if rclpy.ok():
-            sys.stderr.write(f"occany: cannot start: {error}\n")
-            rclpy.try_shutdown()
-            return 1
-    # Ctrl-C reaches a launched node twice, from the terminal and from launch.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if node is not None:
-        node.close()
-        node.destroy_node()
-    rclpy.try_shutdown()
-    return 1 if node is not None and node.fatal else 0
+    return run_until_signal(OccAnyNode, args)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,10 @@ from occany_core.config import OccAnyConfig, VoxelsConfig, from_flat
 from occany_core.errors import ConfigError
 from occany_core.odometry import Drift
 from occany_ros.budget import Limits
-from occany_ros.declarations import MAX_CAMERAS, Value, core_declarations
+from occany_ros.declaration import Value
+from occany_ros.declarations import MAX_CAMERAS, core_declarations
 from occany_ros.height_bands import Band, BandRules, layers_of
+from occany_ros.label_choice import LabelChoice, check_choice
 from occany_ros.scene_files import default_directory
 from occany_ros.sync_rules import SyncRules
 
@@ -27,6 +29,7 @@ class CameraSettings:
     transport: str
     image_topic: str
     info_topic: str
+    mask_topic: str
     reliability: str
     frame_id: str
     rig_from_cam: tuple[float, ...]
@@ -40,6 +43,7 @@ class PublishSettings:
     tf: bool
     voxel_grid: bool
     voxel_points: bool
+    voxel_colours: str
     max_voxel_points: int
     path_length: int
     odometry_drift: float
@@ -72,6 +76,7 @@ class NodeSettings:
     odom_frame: str
     publish: PublishSettings
     bands: BandRules
+    labels: LabelChoice
     files: FileSettings
     budget: Limits
     core: OccAnyConfig
@@ -98,6 +103,7 @@ def _camera_settings(values: dict[str, Value], name: str) -> CameraSettings:
         transport=transport,
         image_topic=image_topic.replace("{camera}", name),
         info_topic=values["topics.camera_info"].replace("{camera}", name),
+        mask_topic=values["topics.mask"].replace("{camera}", name),
         reliability=values[prefix + "reliability"],
         frame_id=_frame(values, prefix + "frame_id"),
         rig_from_cam=rig_from_cam,
@@ -238,7 +244,7 @@ def node_settings(values: dict[str, Value]) -> NodeSettings:
             f"parameter frames.prefix is {values['frames.prefix']!r}; frames do not begin with "
             "'/'; write it as in robot1/"
         )
-    for topic in ("topics.image", "topics.compressed", "topics.camera_info"):
+    for topic in ("topics.image", "topics.compressed", "topics.camera_info", "topics.mask"):
         if "{camera}" not in values[topic] and len(names) > 1:
             raise ConfigError(
                 f"parameter {topic} is {values[topic]!r}; it must contain {{camera}}, which "
@@ -261,5 +267,6 @@ def node_settings(values: dict[str, Value]) -> NodeSettings:
             latency_ms=values["budget.latency_ms"], memory_mb=values["budget.memory_mb"]
         ),
         bands=_band_rules(values, config.voxels),
+        labels=check_choice(values["labels.classes"], values["labels.colours"]),
         core=config,
     )

@@ -14,15 +14,9 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from occany_core.errors import ConfigError
-from occany_ros.declarations import (
-    NODE_DECLARATIONS,
-    Declaration,
-    Value,
-    camera_declarations,
-    core_declarations,
-)
+from occany_ros.declaration import Declaration, Value, checked
+from occany_ros.declarations import NODE_DECLARATIONS, camera_declarations, core_declarations
 from occany_ros.node_settings import NodeSettings, node_settings
-from occany_ros.parameter_values import checked
 
 FOREIGN = ("use_sim_time", "start_type_description_service", "qos_overrides")
 """Parameters, or first parts of their names, that rclpy itself declares or reads."""
@@ -79,7 +73,10 @@ class NodeParameters:
         node.add_on_set_parameters_callback(self._on_set)
 
     def on_change(self, call: Callable[[NodeSettings], None]) -> None:
-        """Call this with the new settings whenever live parameters changed."""
+        """Call this with the new settings whenever live parameters change.
+
+        It may refuse them with a `ConfigError`, as long as it has done nothing yet.
+        """
         self._on_change = call
 
     def read(self) -> NodeSettings:
@@ -150,8 +147,7 @@ class NodeParameters:
             )
             return SetParametersResult(successful=False, reason=reason)
         try:
-            settings = node_settings(self._checked_values(changes))
+            self._on_change(node_settings(self._checked_values(changes)))
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self._on_change(settings)
         return SetParametersResult(successful=True)

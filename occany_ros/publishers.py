@@ -94,7 +94,8 @@ class Outputs:
                 compact_message(scene.grid, header, scene.scale_source, scene.frame_source)
             )
         if settings.publish.voxel_points:
-            points = voxel_points(scene.grid, settings.publish.max_voxel_points)
+            classes = scene.classes if settings.publish.voxel_colours == "class" else ()
+            points = voxel_points(scene.grid, settings.publish.max_voxel_points, classes)
             self._voxel_points.publish(points_to_cloud(points, header))
         most_deg = settings.bands.max_tilt_deg
         self.bands_error = tilt_error(upright_from_base, most_deg, settings.base_frame)

@@ -5,7 +5,7 @@ Callbacks run in the executor's thread. What takes time (files) runs in a thread
 the callback awaits it, so that images are received meanwhile.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,29 +13,29 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 from rclpy.callback_groups import CallbackGroup, ReentrantCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.task import Future
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from occany_core import VoxelGrid as CoreGrid
-from occany_core.errors import InputError, OccAnyError
+from occany_core.datasets.class_tables import SemanticClass
+from occany_core.errors import InputError
 from occany_ros import scene_files
+from occany_ros.awaiting import answered, ended_within
 from occany_ros.cloud_messages import points_to_cloud, voxel_points
 from occany_ros.grid_boxes import cut_box
 from occany_ros.grid_messages import grid_message
 from occany_ros.inference import Result
+from occany_ros.label_choice import hexadecimal
 from occany_ros.msg import VoxelGrid
 from occany_ros.node_settings import NodeSettings
-from occany_ros.srv import GetVoxelGrid, Load, Save, SetCameraEnabled
+from occany_ros.srv import GetVoxelGrid, Load, Save, SetCameraEnabled, SetLabels
 from occany_ros.transforms import Transforms
 
 Answer = TypeVar("Answer")
-Response = TypeVar("Response")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,29 @@ class Host(Protocol):
         """The last cycle, or None."""
 
     @property
+    def label_version(self) -> int:
+        """Of `~/output/label_info`."""
+
+    @property
+    def known_classes(self) -> tuple[SemanticClass, ...]:
+        """What the weights in use can name; none where the settings leave labels out."""
+
+    @property
     def transforms(self) -> Transforms | None:
         """Where transforms come from; None while unconfigured."""
+
+
+def last_cycle(host: Host) -> Finished:
+    """Return the last cycle.
+
+    Raises:
+        InputError: There is none.
+    """
+    if host.finished is None:
+        raise InputError(
+            "there is no grid yet; see ~/status and /diagnostics for why nothing comes out"
+        )
+    return host.finished
 
 
 class FileThread:
@@ -86,20 +107,8 @@ class FileThread:
         """
         if self._running is not None and not self._running.done():
             raise InputError("an earlier save or load still runs; try again when it has ended")
-        awaited = Future(executor=self._node.executor)
-        self._running = self._pool.submit(call)
-        self._running.add_done_callback(lambda _: awaited.done() or awaited.set_result(None))
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        timer = self._node.create_timer(
-            limit_s,
-            lambda: awaited.done() or awaited.set_result(None),
-            callback_group=self._group,
-            clock=steady,
-        )
-        running = self._running
-        await awaited
-        self._node.destroy_timer(timer)
-        if not running.done():
+        running = self._running = self._pool.submit(call)
+        if not await ended_within(self._node, self._group, running, limit_s):
             raise InputError(
                 f"not finished after {limit_s:g} s (files.time_limit) and still running; the "
                 "disk may be slow"
@@ -112,7 +121,7 @@ class FileThread:
 
 
 class Services:
-    """`~/reset`, `~/save`, `~/load`, `~/get_voxel_grid` and `~/set_camera_enabled`."""
+    """What the node offers; the table is in docs/ros_interface.md."""
 
     def __init__(self, node: Node, host: Host) -> None:
         self._node = node
@@ -127,28 +136,13 @@ class Services:
             (Load, "load", self._load),
             (GetVoxelGrid, "get_voxel_grid", self._get_voxel_grid),
             (SetCameraEnabled, "set_camera_enabled", self._set_camera_enabled),
+            (SetLabels, "set_labels", self._set_labels),
         ):
             node.create_service(kind, f"~/{name}", callback, callback_group=group)
 
     def close(self) -> None:
         """End the thread."""
         self._files.close()
-
-    async def _answer(self, response: Response, work: Awaitable[str]) -> Response:
-        """Fill in `success` and `message` from what the work returns or raises."""
-        try:
-            response.message = await work
-            response.success = True
-        except OccAnyError as error:
-            response.success, response.message = False, str(error)
-        return response
-
-    def _last(self) -> Finished:
-        if self._host.finished is None:
-            raise InputError(
-                "there is no grid yet; see ~/status and /diagnostics for why nothing comes out"
-            )
-        return self._host.finished
 
     def _configured(self) -> NodeSettings:
         if self._host.settings is None:
@@ -165,11 +159,11 @@ class Services:
             self._host.reset_history()
             return "window, memory, odometry and path start anew with the next images"
 
-        return await self._answer(response, work())
+        return await answered(response, work())
 
     async def _save(self, request: Save.Request, response: Save.Response) -> object:
         async def work() -> str:
-            last = self._last()
+            last = last_cycle(self._host)
             files = self._configured().files
             name = request.name or scene_files.name_of_stamp(last.result.grid_stamp_ns)
             folder = await self._files.run(
@@ -185,7 +179,7 @@ class Services:
             response.path = str(folder)
             return f"saved to {folder}"
 
-        return await self._answer(response, work())
+        return await answered(response, work())
 
     async def _load(self, request: Load.Request, response: Load.Response) -> object:
         async def work() -> str:
@@ -200,7 +194,7 @@ class Services:
             self._show(grid, settings)
             return f"{request.name} is shown on {self._loaded_grid.topic_name} and beside it"
 
-        return await self._answer(response, work())
+        return await answered(response, work())
 
     def _show(self, grid: CoreGrid, settings: NodeSettings) -> None:
         """Publish a saved grid on topics of its own; planners never take it for a live one."""
@@ -221,7 +215,7 @@ class Services:
         self, request: GetVoxelGrid.Request, response: GetVoxelGrid.Response
     ) -> object:
         async def work() -> str:
-            last = self._last()
+            last = last_cycle(self._host)
             base_frame = last.settings.base_frame
             frame = request.frame_id or base_frame
             frame_from_base = np.eye(4)
@@ -238,7 +232,14 @@ class Services:
             response.grid = grid_message(part, header, frame_from_base)
             return ""
 
-        return await self._answer(response, work())
+        return await answered(response, work())
+
+    def _set(self, values: dict[str, object]) -> None:
+        """Set live parameters together; what is wrong with them is the service's answer."""
+        parameters = [Parameter(name, value=value) for name, value in values.items()]
+        result = self._node.set_parameters_atomically(parameters)
+        if not result.successful:
+            raise InputError(result.reason)
 
     async def _set_camera_enabled(
         self, request: SetCameraEnabled.Request, response: SetCameraEnabled.Response
@@ -249,10 +250,24 @@ class Services:
                 raise InputError(
                     f"there is no camera {request.name[:80]!r}; the cameras are {cameras}"
                 )
-            parameter = Parameter(f"camera.{request.name}.enabled", value=request.enabled)
-            result = self._node.set_parameters_atomically([parameter])
-            if not result.successful:
-                raise InputError(result.reason)
+            self._set({f"camera.{request.name}.enabled": request.enabled})
             return f"camera {request.name} is {'enabled' if request.enabled else 'disabled'}"
 
-        return await self._answer(response, work())
+        return await answered(response, work())
+
+    async def _set_labels(
+        self, request: SetLabels.Request, response: SetLabels.Response
+    ) -> object:
+        async def work() -> str:
+            self._configured()
+            if not self._host.known_classes:
+                raise InputError(
+                    "no classes are named: labels.use is off, or the weights know none; "
+                    "set labels.use to true, or model.checkpoint to other weights"
+                )
+            colours = [hexadecimal((one.r, one.g, one.b)) for one in request.colours]
+            self._set({"labels.classes": list(request.names), "labels.colours": colours})
+            response.version = self._host.label_version
+            return f"labelled are: {', '.join(request.names) or 'all classes'}"
+
+        return await answered(response, work())

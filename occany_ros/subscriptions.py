@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One camera's topics: images (raw or compressed) and, where there is one, its CameraInfo.
+"""One camera's topics: images (raw or compressed) and, where there are any, CameraInfo and mask.
 
 Depth 1, newest wins. The image subscription asks for reliable delivery as long as every publisher
 offers it, because large best-effort images get lost with default middleware settings.
@@ -18,6 +18,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from occany_core.errors import ConfigError
 from occany_ros.cycle_times import EventRate
 from occany_ros.diagnostics import CameraState
+from occany_ros.ego_masks import MaskInput
 from occany_ros.image_messages import MAX_BYTES
 from occany_ros.node_settings import CameraSettings
 from occany_ros.sync_rules import SyncRules
@@ -44,7 +45,7 @@ class Reception:
     error: str = ""
     """Why the last image could not be used; set and cleared by whoever decodes it."""
     warning: str = ""
-    """What is wrong with the calibration."""
+    """What is wrong with calibration or mask."""
 
 
 class CameraInput:
@@ -63,6 +64,7 @@ class CameraInput:
         self._reliability = BEST_EFFORT if settings.reliability == "best_effort" else RELIABLE
         self._images: Subscription | None = None
         self._infos: Subscription | None = None
+        self.mask: MaskInput | None = None
         self._images = self._subscribe()
         self._infos = self._created(
             CameraInfo,
@@ -70,6 +72,7 @@ class CameraInput:
             self._on_info,
             QoSProfile(depth=1, reliability=BEST_EFFORT),
         )
+        self.mask = MaskInput(node, settings.mask_topic, self._created)
         self.match_reliability()
 
     @property
@@ -90,7 +93,7 @@ class CameraInput:
             self.close()
             raise ConfigError(
                 f"camera {self.settings.name}: {topic!r} is no name of a topic ({error}); check "
-                "the parameters topics.image, topics.compressed and topics.camera_info"
+                "the parameters topics.image, topics.compressed, topics.camera_info, topics.mask"
             ) from error
 
     def _receive(self, message: ImageMessage) -> None:
@@ -151,3 +154,5 @@ class CameraInput:
         for subscription in (self._images, self._infos):
             if subscription is not None:
                 self._node.destroy_subscription(subscription)
+        if self.mask is not None:
+            self.mask.close()

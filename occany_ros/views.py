@@ -2,14 +2,17 @@
 """A set of image messages -> `View`s of the core: pictures decoded, calibration attached.
 
 Intrinsics come from CameraInfo, scaled to the picture as decoded; extrinsics from parameters or
-TF. A picture that cannot be decoded costs its camera's place in the set, not the set.
+TF; what to ignore from the camera's mask. A picture that cannot be decoded costs its camera's
+place in the set, not the set.
 """
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Header
 
 from occany_core import View
 from occany_core.errors import InputError
+from occany_ros.ego_masks import ignored_pixels
 from occany_ros.image_messages import (
     calibration_fault,
     compressed_to_rgb,
@@ -72,6 +75,7 @@ class ViewMaker:
                 K=self._intrinsics(camera, rgb, settings),
                 rig_from_cam=extrinsics.get(camera),
                 odom_from_rig=self._odometry.at(image.stamp_ns) if self._odometry else None,
+                ignored=self._ignored(camera, rgb),
             )
             for camera, (image, rgb) in pictures.items()
         ]
@@ -112,6 +116,18 @@ class ViewMaker:
             )
         return K
 
+    def _ignored(self, camera: str, rgb: np.ndarray) -> np.ndarray | None:
+        mask, reception = self._inputs[camera].mask, self._inputs[camera].reception
+        message = mask.message
+        if message is None:
+            return None
+        try:
+            return ignored_pixels(message, mask.topic, *rgb.shape[:2])
+        except InputError as error:
+            warning = f"camera {camera}: {error}; until then all pixels count"
+            reception.warning = "; ".join(filter(None, (reception.warning, warning)))
+            return None
+
     def _extrinsics(self, images: list[Image], settings: NodeSettings) -> dict[str, np.ndarray]:
         """Return `rig_from_cam` of all cameras, or of none when one is missing."""
         self.missing_extrinsics = ""
@@ -127,11 +143,17 @@ class ViewMaker:
             self.missing_extrinsics = str(error)
             return {}
 
+    def header_of(self, image: Image) -> Header:
+        """Return stamp and optical frame of an image, for what is made of it."""
+        header = image.payload.header
+        set_frame = self._inputs[image.camera].settings.frame_id
+        return Header(stamp=header.stamp, frame_id=set_frame or header.frame_id.lstrip("/"))
+
     def _rig_from_cam(self, image: Image, base_frame: str) -> np.ndarray:
         camera = self._inputs[image.camera].settings
         if camera.rig_from_cam:
             return matrix_from_values(list(camera.rig_from_cam))
-        frame = camera.frame_id or image.payload.header.frame_id.lstrip("/")
+        frame = self.header_of(image).frame_id
         if not frame:
             raise InputError(
                 f"camera {camera.name}: its images name no frame; "

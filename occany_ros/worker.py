@@ -8,11 +8,14 @@ is replaced before the worker is free counts as skipped.
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from typing import Generic, TypeVar
 
-from occany_core.errors import OccAnyError
+from occany_core.errors import InputError, OccAnyError
 
 Job = TypeVar("Job")
+Answer = TypeVar("Answer")
 
 
 class Worker(Generic[Job]):
@@ -36,6 +39,8 @@ class Worker(Generic[Job]):
         self._on_fatal = on_fatal
         self._changed = threading.Condition()
         self._waiting: Job | None = None
+        self._call: Callable[[], None] | None = None
+        self._call_answer: Future | None = None
         self._busy = False
         self._stopping = False
         self._skipped = 0
@@ -69,6 +74,25 @@ class Worker(Generic[Job]):
                 self._skipped += 1
                 self._waiting = None
 
+    def call(self, work: Callable[[], Answer]) -> "Future[Answer]":
+        """Have something else done in the thread, after the running job and before the next one.
+
+        Returns:
+            What the work returns or raises; cancelled when the worker stops before.
+
+        Raises:
+            InputError: Another call waits or runs.
+        """
+        with self._changed:
+            if self._call_answer is not None and not self._call_answer.done():
+                raise InputError("an earlier request still runs; try again when it has ended")
+            answer = self._call_answer = Future()
+            self._call = partial(_answer, work, answer)
+            if self._stopping:
+                answer.cancel()
+            self._changed.notify_all()
+        return answer
+
     def stop(self, timeout_s: float | None = None) -> bool:
         """Finish the running job, drop the waiting one, end the thread.
 
@@ -78,26 +102,46 @@ class Worker(Generic[Job]):
         with self._changed:
             self._stopping = True
             self._waiting = None
+            if self._call is not None:
+                self._call, _ = None, self._call_answer.cancel()
             self._changed.notify_all()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def _next(self) -> Job | None:
+    def _next(self) -> Callable[[], None] | None:
         with self._changed:
             self._busy = False
-            while self._waiting is None and not self._stopping:
+            while self._waiting is None and self._call is None and not self._stopping:
                 self._changed.wait()
+            self._busy = not self._stopping
+            if self._stopping:
+                return None
+            if self._call is not None:
+                call, self._call = self._call, None
+                return call
             job, self._waiting = self._waiting, None
-            self._busy = job is not None
-            return job
+            return partial(self._work, job)
 
     def _run(self) -> None:
-        while (job := self._next()) is not None:
+        while (work := self._next()) is not None:
             try:
-                self._work(job)
+                work()
             except OccAnyError as error:
                 self._on_error(error)
             except Exception:  # the thread is the last one who can report it
                 self._on_fatal(traceback.format_exc())
                 return
+
+
+def _answer(work: Callable[[], Answer], answer: "Future[Answer]") -> None:
+    """Do a call; a bug in it is the caller's and the worker's."""
+    if not answer.set_running_or_notify_cancel():
+        return
+    try:
+        answer.set_result(work())
+    except OccAnyError as error:
+        answer.set_exception(error)
+    except Exception as error:
+        answer.set_exception(error)
+        raise

@@ -30,13 +30,16 @@ LEAVES = {"errors", "config", "rigid", "camera"}
 GEOMETRY = LEAVES | {"pointmaps", "poses", "novel_views", "projection", "voxels", "rig_poses"}
 CHAIN = GEOMETRY | {"images", "calibrated_images", "calibration", "network", "checkpoints"}
 CHAIN |= {"scale", "location"}
-LIBRARY = CHAIN | {"pipeline", "odometry", "stream", "grid_fields", "grid_codec"}
+STEPS = CHAIN | {"grid_frame", "class_labels", "datasets", "stopwatch"}
+LIBRARY = STEPS | {"pipeline", "view_rendering", "odometry", "stream"}
+LIBRARY |= {"grid_fields", "grid_codec"}
 
 ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "__init__": LIBRARY,
     "errors": set(),
     "config": {"errors"},
     "rigid": {"errors"},
+    "stopwatch": set(),
     "camera": {"errors", "rigid"},
     "images": LEAVES,
     "calibrated_images": LEAVES | {"images"},
@@ -53,9 +56,12 @@ ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "location": GEOMETRY | {"images", "network", "scale"},
     "grid_fields": {"errors"},
     "grid_codec": {"errors", "grid_fields"},
-    "pipeline": CHAIN,
+    "grid_frame": LEAVES | {"pointmaps", "poses", "voxels"},
+    "class_labels": LEAVES | {"checkpoints", "voxels", "datasets"},
+    "pipeline": STEPS,
+    "view_rendering": STEPS | {"pipeline"},
     "odometry": LEAVES,
-    "stream": CHAIN | {"pipeline", "odometry"},
+    "stream": CHAIN | {"pipeline", "odometry", "stopwatch"},
     "synthetic": {"errors", "config", "rigid", "camera"},
     "training": CHAIN | {"synthetic", "datasets", "semantics"},
     "datasets": LEAVES | {"images"},
@@ -92,7 +98,7 @@ OPTIONAL_PACKAGES = """
 WITHOUT_ROS = (
     *("synchroniser", "worker", "cycle_times", "declarations", "node_settings"),
     *("sync_rules", "height_bands", "grid_boxes", "scene_files", "interface", "interface_files"),
-    *("parameter_values", "budget"),
+    *("budget", "label_choice", "declaration"),
 )
 # Packages that only a full ROS 2 has: one module serves both kinds of machine.
 ADAPTERS = {

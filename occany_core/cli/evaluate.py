@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from occany_core.checkpoints import load_model, write_metrics
+from occany_core.class_labels import known_classes
 from occany_core.cli import ablations, held_back_streets, settings_arguments
 from occany_core.cli.ablation_report import chart_of_sweep
 from occany_core.config import OccAnyConfig
 from occany_core.evaluation import score_table, view_augmentation
-from occany_core.evaluation.probe_labels import has_probe
 from occany_core.evaluation.synthocc import WITHOUT_PROBE, evaluate
 from occany_core.evaluation.view_augmentation import INGREDIENTS
 from occany_core.picture.charts import save_charts
@@ -64,7 +64,7 @@ def _synthocc(config: OccAnyConfig, arguments: argparse.Namespace) -> None:
     print(f"\n\nCells [%]\n{score_table.plain(scores, score_table.OCCUPANCY)}")
     judged = {name: row for name, row in scores.items() if "abs_rel" in row}
     print(f"\nDepth (shares) and poses\n{score_table.plain(judged, score_table.GEOMETRY)}")
-    left_out = {} if has_probe(model) else {"mean_iou": WITHOUT_PROBE}
+    left_out = {} if known_classes(model) else {"mean_iou": WITHOUT_PROBE}
     for reason in left_out.values():
         print(f"\n{reason}")
     if arguments.markdown:

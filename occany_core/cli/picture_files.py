@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image, ImageOps
 
 from occany_core.errors import InputError
@@ -160,3 +160,21 @@ def read_picture(path: Path) -> UInt8[np.ndarray, "H W 3"]:
         raise InputError(
             f"{path} is not a readable picture ({error}); replace or remove it"
         ) from error
+
+
+def read_masks(folder: Path, cameras: list[str]) -> dict[str, Bool[np.ndarray, "H W"]]:
+    """Read CAMERA.png and the like: pixels that are not black are to be ignored.
+
+    Raises:
+        InputError: No folder, a mask of no camera, or one that cannot be read.
+    """
+    if not folder.is_dir():
+        raise InputError(f"there is no folder of masks {folder}; check the path")
+    masks = {path.stem: path for path in _pictures_in(folder)}
+    foreign = sorted(masks.keys() - set(cameras))
+    if foreign or not masks:
+        raise InputError(
+            f"{folder} holds masks of {', '.join(foreign) or 'no camera'}; name them after the "
+            f"cameras, which are {', '.join(cameras)}"
+        )
+    return {camera: read_picture(path).any(axis=2) for camera, path in masks.items()}

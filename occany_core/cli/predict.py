@@ -5,16 +5,18 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from occany_core.checkpoints import Model, load_model
 from occany_core.cli import settings_arguments
 from occany_core.cli.calibration_file import NO_CALIBRATION, CameraCalibration, load_calibration
-from occany_core.cli.picture_files import RIGS, PictureFile, read_picture, view_sets
+from occany_core.cli.picture_files import RIGS, PictureFile, read_masks, read_picture, view_sets
 from occany_core.config import OccAnyConfig
 from occany_core.images import View
-from occany_core.pipeline import Scene, Stopwatch, encode, reconstruct
+from occany_core.pipeline import Scene, encode, reconstruct
 from occany_core.results import check_folder, save_scene
+from occany_core.stopwatch import Stopwatch
 
 NAME = "predict"
 HELP = "turn pictures into a voxel grid, points and camera poses"
@@ -48,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="JSON with K and rig_from_cam per camera (docs/conventions.md)",
     )
+    parser.add_argument(
+        "--masks",
+        metavar="FOLDER",
+        type=Path,
+        help="one picture per camera, CAMERA.png: pixels that are not black show the vehicle "
+        "itself and are ignored",
+    )
     settings_arguments.add_arguments(parser)
 
 
@@ -60,7 +69,8 @@ def run(arguments: argparse.Namespace) -> None:
     calibration = {}
     if arguments.calibration is not None:
         calibration = load_calibration(arguments.calibration, cameras)
-    sets = _read(files, calibration)
+    masks = {} if arguments.masks is None else read_masks(arguments.masks, cameras)
+    sets = _read(files, calibration, masks)
     model = load_model(arguments.model, config.runtime.device)
     _say(
         f"{sum(map(len, sets))} pictures, {len(cameras)} camera(s), {len(sets)} view set(s); "
@@ -80,7 +90,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _read(
-    files: list[list[PictureFile]], calibration: dict[str, CameraCalibration]
+    files: list[list[PictureFile]],
+    calibration: dict[str, CameraCalibration],
+    masks: dict[str, np.ndarray],
 ) -> list[list[View]]:
     """Read all pictures; for want of capture times the number of the view set is its stamp."""
     sets = []
@@ -89,7 +101,8 @@ def _read(
         for file in one:
             known = calibration.get(file.camera, NO_CALIBRATION)
             rgb = read_picture(file.path)
-            views.append(View(rgb, file.camera, float(index), known.K, known.rig_from_cam))
+            mask = masks.get(file.camera)
+            views.append(View(rgb, file.camera, float(index), known.K, known.rig_from_cam, mask))
         sets.append(views)
     return sets
 

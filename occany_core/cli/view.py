@@ -4,7 +4,10 @@
 import argparse
 from pathlib import Path
 
+from occany_core.class_labels import TABLE
 from occany_core.cli import training_curves
+from occany_core.datasets.class_tables import load_classes
+from occany_core.errors import InputError
 from occany_core.live_view import LiveView, show_scene
 from occany_core.picture import save_scene_picture
 from occany_core.results import GRID, PICTURE, load_grid, load_scene
@@ -29,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="show a result folder in Rerun instead (needs rerun-sdk), or write it to -o FILE.rrd",
     )  # fmt: skip
     parser.add_argument("--title", help="line over the picture")
+    parser.add_argument(
+        "--colour", choices=("height", "class"), default="height",
+        help="what the colours of cells show (default: height)",
+    )  # fmt: skip
 
 
 def show_in_rerun(folder: Path, file: Path | None) -> None:
@@ -59,5 +66,13 @@ def run(arguments: argparse.Namespace) -> None:
         grid, pictures, captions, title = scene.grid, scene.pictures, scene.captions, scene.title
     folder = result.parent if result.is_file() else result
     output = arguments.output or folder / PICTURE
-    save_scene_picture(output, pictures, grid, arguments.title or title, captions)
+    classes = ()
+    if arguments.colour == "class":
+        if grid.labels is None:
+            raise InputError(
+                f"{result} has no classes; predict again with weights that know some and "
+                "--set labels.use=true, or draw it with --colour height"
+            )
+        classes = load_classes(TABLE).classes
+    save_scene_picture(output, pictures, grid, arguments.title or title, captions, classes)
     print(f"wrote {output}")

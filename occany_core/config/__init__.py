@@ -10,6 +10,7 @@ are made. The architecture of a network is not here: it belongs to the checkpoin
 from occany_core.config.groups import (
     CalibrationConfig,
     ImagesConfig,
+    LabelsConfig,
     NovelViewsConfig,
     OccAnyConfig,
     RuntimeConfig,
@@ -31,6 +32,7 @@ from occany_core.config.settings import (
 __all__ = [
     "CalibrationConfig",
     "ImagesConfig",
+    "LabelsConfig",
     "NovelViewsConfig",
     "OccAnyConfig",
     "RuntimeConfig",

@@ -278,6 +278,15 @@ class VoxelsConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LabelsConfig:
+    """Classes of pixels and cells."""
+
+    use: Annotated[
+        bool, "name the class of pixels and of occupied cells, with weights that know classes"
+    ] = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RuntimeConfig:
     """Where and how the network runs."""
 
@@ -312,4 +321,5 @@ class OccAnyConfig:
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     novel_views: NovelViewsConfig = field(default_factory=NovelViewsConfig)
     voxels: VoxelsConfig = field(default_factory=VoxelsConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

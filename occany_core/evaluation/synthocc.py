@@ -8,13 +8,19 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Callable
 
+import numpy as np
+from jaxtyping import UInt8
+
 from occany_core.checkpoints import Model
+from occany_core.class_labels import UNLABELLED
 from occany_core.config import OccAnyConfig, from_flat
-from occany_core.evaluation import baselines, probe_labels
+from occany_core.evaluation import baselines
 from occany_core.evaluation.scene_scores import SceneScores
 from occany_core.images import View
 from occany_core.pipeline import encode, reconstruct
+from occany_core.synthetic.classes import SemanticClass
 from occany_core.synthetic.synthocc import SETTINGS, OccupancyScene, scenes
+from occany_core.voxels import VoxelGrid
 
 Progress = Callable[[str, int, int], None]
 WITHOUT_PROBE = "mIoU is left out: the network has no class probe (network.prompt_classes)"
@@ -82,9 +88,14 @@ class _Judge:
         scores.add_depth(scene.observed.points_cam[..., 2].numpy(), truth)
         if truth.setting == "sequence" or name == "surround_uncalibrated":
             scores.add_poses(scene.cameras.world_from_cam, truth)
-        if probe_labels.has_probe(self.model):
-            pixels = probe_labels.classify_pixels(self.model, encoded, config)
-            scores.add_classes(probe_labels.label_cells(scene, pixels, config), truth)
+        if scene.classes:
+            scores.add_classes(judged_labels(scene.grid), truth)
+
+
+def judged_labels(grid: VoxelGrid) -> UInt8[np.ndarray, "X Y Z"]:
+    """Give `OTHER` to occupied cells without a class, and `FREE` to all that are not occupied."""
+    labels = np.where(grid.labels == UNLABELLED, np.uint8(SemanticClass.OTHER), grid.labels)
+    return np.where(grid.occupied, labels, np.uint8(SemanticClass.FREE))
 
 
 def view_sets(truth: OccupancyScene) -> list[list[View]]:

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heights and kinds of cells -> colours. Metres above the ground plane z = 0; RGB 0 to 255."""
+"""Heights and kinds of cells, or classes -> colours. Metres above the ground z = 0; RGB to 255."""
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+
+from occany_core.datasets.class_tables import SemanticClass
+from occany_core.voxels import VoxelGrid
 
 PAGE = (17, 21, 28)
 """Background of a page."""
@@ -18,6 +21,8 @@ RING = (235, 240, 250)
 TEXT = (226, 231, 240)
 FAINT_TEXT = (150, 160, 176)
 EGO = (255, 255, 255)
+
+UNLABELLED = (128, 128, 128)
 
 LOWEST, HIGHEST = -0.6, 4.6
 """Ends of the ramps [m]."""
@@ -56,3 +61,17 @@ def colours_of_heights(
     ramps = np.stack((OBSERVED_RAMP, COMPLETED_RAMP))
     which = completed.astype(int)
     return ramps[which, below] * (1 - share) + ramps[which, below + 1] * share
+
+
+def colours_of_cells(
+    grid: VoxelGrid, ijk: Int[np.ndarray, "P 3"], classes: tuple[SemanticClass, ...]
+) -> Float[np.ndarray, "P 3"]:
+    """Return the colour of cells: of their class, or without classes of height and kind."""
+    index = tuple(ijk.T)
+    if classes and grid.labels is not None:
+        colours = np.full((256, 3), UNLABELLED, np.float32)
+        for one in classes:
+            colours[one.id] = one.colour
+        return colours[grid.labels[index]]
+    height = grid.spec.origin[2] + (ijk[:, 2] + 0.5) * grid.spec.resolution
+    return colours_of_heights(height, grid.completed[index])

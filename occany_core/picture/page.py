@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from occany_core.datasets.class_tables import SemanticClass
 from occany_core.errors import InputError
 from occany_core.picture.colours import (
     FAINT_TEXT,
@@ -48,6 +49,7 @@ def save_scene_picture(
     grid: VoxelGrid,
     title: str,
     captions: Sequence[str] | None = None,
+    classes: tuple[SemanticClass, ...] = (),
 ) -> None:
     """Write the page of `compose_scene_picture` to a file.
 
@@ -56,7 +58,7 @@ def save_scene_picture(
         OSError: The file cannot be written.
     """
     check_format(Path(path))
-    Image.fromarray(compose_scene_picture(pictures, grid, title, captions)).save(path)
+    Image.fromarray(compose_scene_picture(pictures, grid, title, captions, classes)).save(path)
 
 
 def check_format(path: Path) -> None:
@@ -76,6 +78,7 @@ def compose_scene_picture(
     grid: VoxelGrid,
     title: str,
     captions: Sequence[str] | None = None,
+    classes: tuple[SemanticClass, ...] = (),
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Compose one page.
 
@@ -84,6 +87,7 @@ def compose_scene_picture(
         grid: What was made of them.
         title: One line.
         captions: One for each picture.
+        classes: Colour cells by these; by height and kind if empty.
 
     Raises:
         InputError: Another number of captions than of pictures.
@@ -108,10 +112,15 @@ def compose_scene_picture(
         _paste_pictures(page, tiles, shown, [captions[i] for i in chosen])
         left += tiles.columns * (tiles.width + GAP)
     map_left = WIDTH - MARGIN - BODY_HEIGHT
-    view = render_grid(grid, map_left - GAP - left, BODY_HEIGHT)
+    view = render_grid(grid, map_left - GAP - left, BODY_HEIGHT, classes)
     page.paste(Image.fromarray(view), (left, HEADER_HEIGHT))
-    page.paste(Image.fromarray(render_top(grid, BODY_HEIGHT)), (map_left, HEADER_HEIGHT))
-    _draw_legend(draw, left, HEADER_HEIGHT + BODY_HEIGHT + 14)
+    page.paste(Image.fromarray(render_top(grid, BODY_HEIGHT, classes)), (map_left, HEADER_HEIGHT))
+    top = HEADER_HEIGHT + BODY_HEIGHT + 14
+    if classes and grid.labels is not None:
+        left = _draw_classes(draw, left, top, classes_in(grid, classes))
+    else:
+        left = _draw_ramps(draw, left, top)
+    _draw_swatches(draw, left, top, {"free (map)": FREE, "unknown (map)": PLANE})
     return np.asarray(page)
 
 
@@ -174,8 +183,23 @@ def _shortened(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.ImageFont, 
     return shown if shown == text else shown[:-3] + "..."
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, left: int, top: int) -> None:
-    """Draw both height ramps and the two kinds of empty columns."""
+def classes_in(grid: VoxelGrid, classes: tuple[SemanticClass, ...]) -> list[SemanticClass]:
+    """Return the classes of occupied cells, the commonest first."""
+    counts = np.bincount(grid.labels[grid.occupied], minlength=256)
+    return sorted((one for one in classes if counts[one.id]), key=lambda one: -counts[one.id])
+
+
+def _draw_classes(
+    draw: ImageDraw.ImageDraw, left: int, top: int, classes: list[SemanticClass]
+) -> int:
+    """Draw what the class colours mean, in two rows; return where it ends."""
+    named = [(one.name.replace("_", " "), one.colour) for one in classes]
+    rows = {top - 8: dict(named[0::2]), top + 10: dict(named[1::2])}
+    return max(_draw_swatches(draw, left, at, colours) for at, colours in rows.items())
+
+
+def _draw_ramps(draw: ImageDraw.ImageDraw, left: int, top: int) -> int:
+    """Draw both height ramps; return where they end."""
     font = ImageFont.load_default(14)
     for name, completed in (("observed", False), ("completed (rendered, not seen)", True)):
         draw.text((left, top), name, font=font, fill=TEXT)
@@ -189,7 +213,16 @@ def _draw_legend(draw: ImageDraw.ImageDraw, left: int, top: int) -> None:
             text = f"{height} m"
             draw.text((at - 8, top + 15), text, font=ImageFont.load_default(11), fill=FAINT_TEXT)
         left += len(heights) + 30
-    for name, colour in (("free (map)", FREE), ("unknown (map)", PLANE)):
+    return left
+
+
+def _draw_swatches(
+    draw: ImageDraw.ImageDraw, left: int, top: int, colours: dict[str, tuple[int, ...]]
+) -> int:
+    """Draw names beside their colours; return where they end."""
+    font = ImageFont.load_default(14)
+    for name, colour in colours.items():
         draw.rectangle([(left, top + 1), (left + 22, top + 14)], fill=colour, outline=FAINT_TEXT)
         draw.text((left + 30, top), name, font=font, fill=TEXT)
         left += 30 + int(draw.textlength(name, font=font)) + 26
+    return left

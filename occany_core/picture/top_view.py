@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from occany_core.datasets.class_tables import SemanticClass
 from occany_core.picture.colours import (
     EGO,
     FAINT_TEXT,
@@ -17,7 +18,7 @@ from occany_core.picture.colours import (
     PANEL,
     PLANE,
     RING,
-    colours_of_heights,
+    colours_of_cells,
 )
 from occany_core.picture.view_3d import EGO_LENGTH, EGO_WIDTH, ring_radii
 from occany_core.voxels import VoxelGrid, VoxelGridSpec
@@ -45,7 +46,9 @@ class MapScale:
         )
 
 
-def render_top(grid: VoxelGrid, side: int = 480) -> UInt8[np.ndarray, "side side 3"]:
+def render_top(
+    grid: VoxelGrid, side: int = 480, classes: tuple[SemanticClass, ...] = ()
+) -> UInt8[np.ndarray, "side side 3"]:
     """Draw the grid from above.
 
     A column is occupied when one of its cells is (coloured by its highest one), else free when one
@@ -54,9 +57,10 @@ def render_top(grid: VoxelGrid, side: int = 480) -> UInt8[np.ndarray, "side side
     Args:
         grid: Of any size; the longer of its horizontal sides fills the picture.
         side: Of the square picture [px].
+        classes: Colour cells by these; by height and kind if empty.
     """
     scale = _scale_of(grid.spec, side * OVERSAMPLING)
-    columns = Image.fromarray(column_colours(grid)[::-1, ::-1].astype(np.uint8))
+    columns = Image.fromarray(column_colours(grid, classes)[::-1, ::-1].astype(np.uint8))
     low, high = _limits(grid.spec)
     left, top = scale.pixel(high[0], high[1])
     right, bottom = scale.pixel(low[0], low[1])
@@ -70,20 +74,22 @@ def render_top(grid: VoxelGrid, side: int = 480) -> UInt8[np.ndarray, "side side
     return np.asarray(canvas)
 
 
-def column_colours(grid: VoxelGrid) -> Float[np.ndarray, "X Y 3"]:
+def column_colours(
+    grid: VoxelGrid, classes: tuple[SemanticClass, ...] = ()
+) -> Float[np.ndarray, "X Y 3"]:
     """Return the colour of every column of cells, 0 to 255."""
     occupied = grid.occupied
     any_occupied = occupied.any(axis=2)
     highest = occupied.shape[2] - 1 - occupied[:, :, ::-1].argmax(axis=2)
     height = grid.spec.origin[2] + (highest + 0.5) * grid.spec.resolution
-    completed = np.take_along_axis(grid.completed, highest[..., None], axis=2)[..., 0]
     colours = np.empty((*any_occupied.shape, 3), np.float32)
     colours[:] = PLANE
     colours[grid.free.any(axis=2)] = FREE
     surface = np.where(any_occupied, height, 0.0)
     towards_light = np.pad(surface, ((1, 0), (0, 1)), mode="edge")[:-1, 1:]
     relief = np.clip(1 - RELIEF / 2 + RELIEF * (surface - towards_light), 0.6, 1.15)
-    painted = colours_of_heights(height.ravel(), completed.ravel()).reshape(colours.shape)
+    ijk = np.stack((*np.indices(highest.shape), highest), axis=-1).reshape(-1, 3)
+    painted = colours_of_cells(grid, ijk, classes).reshape(colours.shape)
     painted = np.clip(painted * relief[..., None], 0, 255)
     return np.where(any_occupied[..., None], painted, colours)
 

@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageChops, ImageDraw
 
+from occany_core.datasets.class_tables import SemanticClass
 from occany_core.picture.cell_faces import CellFaces, visible_faces
-from occany_core.picture.colours import EGO, LINE, PANEL, PLANE, RING, colours_of_heights
+from occany_core.picture.colours import EGO, LINE, PANEL, PLANE, RING, colours_of_cells
 from occany_core.voxels import VoxelGrid, VoxelGridSpec
 
 OVERSAMPLING = 2
@@ -50,7 +51,10 @@ class Eye:
 
 
 def render_grid(
-    grid: VoxelGrid, width: int = 960, height: int = 640
+    grid: VoxelGrid,
+    width: int = 960,
+    height: int = 640,
+    classes: tuple[SemanticClass, ...] = (),
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Draw the grid as seen from behind and above the vehicle.
 
@@ -58,11 +62,14 @@ def render_grid(
         grid: Any size; the view is fitted to its occupied cells and the vehicle.
         width: Of the picture [px].
         height: Of the picture [px].
+        classes: Colour cells by these; by height and kind if empty.
     """
     eye = _eye_for(grid, width * OVERSAMPLING, height * OVERSAMPLING)
     canvas = Image.new("RGBA", (width * OVERSAMPLING, height * OVERSAMPLING), (*PANEL, LOW))
     _draw_plane(ImageDraw.Draw(canvas), eye, grid.spec)
-    _draw_faces(ImageDraw.Draw(canvas), eye, visible_faces(grid, eye.position), grid)
+    faces = visible_faces(grid, eye.position)
+    colours = colours_of_cells(grid, faces.ijk, classes) * faces.light[:, None]
+    _draw_faces(ImageDraw.Draw(canvas), eye, faces, colours, grid.spec)
     canvas = _with_rings(canvas, eye, grid.spec)
     _draw_ego(canvas, eye)
     return np.asarray(canvas.convert("RGB").resize((width, height), Image.Resampling.BOX))
@@ -155,17 +162,22 @@ def _draw_path(
             draw.line([tuple(pixels[0]), tuple(pixels[1])], fill=colour, width=width)
 
 
-def _draw_faces(draw: ImageDraw.ImageDraw, eye: Eye, faces: CellFaces, grid: VoxelGrid) -> None:
+def _draw_faces(
+    draw: ImageDraw.ImageDraw,
+    eye: Eye,
+    faces: CellFaces,
+    colours: Float[np.ndarray, "F 3"],
+    spec: VoxelGridSpec,
+) -> None:
     """Paint far faces first; distant ones fade into the background."""
     pixels = eye.project(faces.corners)
-    spec, canvas_width, canvas_height = grid.spec, 2 * eye.centre_px[0], 2 * eye.centre_px[1]
+    canvas_width, canvas_height = 2 * eye.centre_px[0], 2 * eye.centre_px[1]
     u, v, depth = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     inside = (depth.min(axis=1) > NEAR) & (u.max(axis=1) > 0) & (u.min(axis=1) < canvas_width)
     inside &= (v.max(axis=1) > 0) & (v.min(axis=1) < canvas_height)
     ijk, pixels, depth = faces.ijk[inside], pixels[inside], depth[inside].mean(axis=1)
     height = spec.origin[2] + (ijk[:, 2] + 0.5) * spec.resolution
-    colours = colours_of_heights(height, grid.completed[tuple(ijk.T)])
-    colours *= faces.light[inside][:, None]
+    colours = colours[inside]
     fade = np.clip((depth - 60) / 200, 0, 0.3)[:, None]
     alpha = np.where(height + spec.resolution / 2 < LOW_BELOW, LOW, TALL)
     # Edges vanish where cells are only a few pixels wide.

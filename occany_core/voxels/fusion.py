@@ -135,7 +135,7 @@ class _CountedSurfaces:
         for view in views:
             kept = view.kept(self.threshold)
             from_camera, kept = double_columns(view.points - view.centre, kept)
-            filled = fill_flat_gaps(from_camera, kept, self.spec.resolution)
+            filled = fill_flat_gaps(from_camera, kept, self.spec.resolution).points
             surfaces += [from_camera[kept] + view.centre, filled + view.centre]
         if surfaces:
             self._hits += count_points(torch.cat(surfaces), self.spec)

@@ -51,7 +51,7 @@ class VoxelGrid:
     completed: Bool[np.ndarray, "X Y Z"]
     """Occupied on the word of rendered views only."""
     labels: UInt8[np.ndarray, "X Y Z"] | None = None
-    """Class ids, or None without semantics."""
+    """Class ids, 255 where there is none; or None without semantics."""
 
     @property
     def occupied(self) -> Bool[np.ndarray, "X Y Z"]:

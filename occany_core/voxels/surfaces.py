@@ -4,15 +4,26 @@
 Metres, grid axes (x forward, y left, z up).
 """
 
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FilledGaps:
+    """Points between neighbouring pixels."""
+
+    points: Float[Tensor, "P 3"]
+    pixel: Int[Tensor, " P"]
+    """Index into the H x W pixels of the nearer neighbour."""
 
 
 def fill_flat_gaps(
     points: Float[Tensor, "H W 3"], kept: Bool[Tensor, "H W"], resolution: float
-) -> Float[Tensor, "P 3"]:
-    """Return points between vertically neighbouring pixels of flat surfaces.
+) -> FilledGaps:
+    """Place points between vertically neighbouring pixels of flat surfaces.
 
     Points are relative to the camera, in grid axes.
 
@@ -29,7 +40,10 @@ def fill_flat_gaps(
     num = (gap / (resolution / 2)).long()
     owner = torch.arange(len(num), device=points.device).repeat_interleave(num)
     place = torch.arange(len(owner), device=points.device) - (num.cumsum(0) - num)[owner] + 1
-    return start[owner] + step[owner] * (place / (num[owner] + 1))[:, None]
+    pixel = flat.nonzero()[:, 0] + points.shape[1]
+    return FilledGaps(
+        start[owner] + step[owner] * (place / (num[owner] + 1))[:, None], pixel[owner]
+    )
 
 
 def double_columns(

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Views for the network of `small_model`, which sees the same street in every picture."""
 
+import dataclasses
+
 import numpy as np
 import torch
 from small_model import small_network
@@ -8,6 +10,7 @@ from small_model import small_network
 from occany_core import View
 from occany_core.checkpoints import Model
 from occany_core.config import OccAnyConfig, from_flat
+from occany_core.network import OccAnyNetwork
 from occany_core.rig_poses import grid_from_reference
 
 HEIGHT, WIDTH = 32, 48
@@ -20,6 +23,29 @@ FRONT = grid_from_reference(1.6, 0.0).numpy()
 def small_street_model() -> Model:
     network = small_network().eval().requires_grad_(False)
     return Model(network, {"name": "small", "files": [{"sha256": "0"}]}, torch.device("cpu"))
+
+
+def probed_model(always: int, classes: int = 18) -> Model:
+    """The small street model with promptable features, and a probe that knows one answer."""
+    plain = small_street_model()
+    config = dataclasses.replace(
+        plain.network.config,
+        segmentation_dims=(16, 8, 4),
+        segmentation_size=64,
+        prompt_classes=classes,
+    )
+    torch.manual_seed(0)
+    network = OccAnyNetwork(config)
+    known = {
+        name: weights
+        for name, weights in plain.network.state_dict().items()
+        if weights.shape == network.state_dict()[name].shape  # its tokens carry more channels
+    }
+    network.load_state_dict(network.state_dict() | known)
+    network.class_probe.proj.weight.data.zero_()
+    network.class_probe.proj.bias.data.zero_()
+    network.class_probe.proj.bias.data[always] = 1
+    return Model(network.eval().requires_grad_(False), plain.card, plain.device)
 
 
 def street_config(**changes) -> OccAnyConfig:

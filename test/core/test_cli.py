@@ -12,7 +12,9 @@ import pytest
 import yaml
 from PIL import Image
 from small_model import SMALL, save_small_model, write_pictures
+from street_views import probed_model
 
+from occany_core.checkpoints import save_model
 from occany_core.cli.main import CLOSED_PIPE, VERBS, build_parser, main
 from occany_core.results import load_grid, load_scene
 
@@ -106,6 +108,27 @@ def test_subfolders_are_cameras_and_calibration_gives_the_frame(weights, tmp_pat
     np.testing.assert_allclose(poses["views"][0]["K"], content["front"]["K"], atol=0.05)
 
 
+def test_masks_hide_what_they_cover(weights, tmp_path, capsys):
+    for camera in ("front", "back"):
+        write_pictures(tmp_path / "p" / camera, 1)
+    (tmp_path / "masks").mkdir()
+    mask = np.zeros((32, 48, 3), np.uint8)
+    mask[4:] = 255
+    Image.fromarray(mask).save(tmp_path / "masks" / "front.png")
+    sizes = []
+    for more in ((), ("--masks", tmp_path / "masks")):
+        plain = ("--set", "novel_views.steps=0", *more)
+        assert predict(weights, tmp_path / "p", "-o", tmp_path / "o", *plain) == 0
+        sizes.append((tmp_path / "o" / "points.ply").stat().st_size)
+    assert sizes[1] < 0.7 * sizes[0]
+    capsys.readouterr()
+    Image.fromarray(mask).save(tmp_path / "masks" / "roof.png")
+    code = predict(weights, tmp_path / "p", "-o", tmp_path / "o", "--masks", tmp_path / "masks")
+    failure(capsys, code, within=["holds masks of roof", "which are front, back"])
+    code = predict(weights, tmp_path / "p", "-o", tmp_path / "o", "--masks", tmp_path / "none")
+    failure(capsys, code, within=["there is no folder of masks"])
+
+
 def test_view_inspect_and_config(weights, tmp_path, capsys):
     pictures = write_pictures(tmp_path / "p", 1)
     assert predict(weights, pictures, "-o", tmp_path / "o") == 0
@@ -121,6 +144,19 @@ def test_view_inspect_and_config(weights, tmp_path, capsys):
         assert f"{int(grid.occupied.sum()):,} cells" in capsys.readouterr().out
     assert main(["inspect", str(weights)]) == 0
     assert "random" in capsys.readouterr().out
+
+
+def test_view_colours_by_class_where_there_are_classes(weights, tmp_path, capsys):
+    pictures = write_pictures(tmp_path / "p", 1)
+    assert predict(weights, pictures, "-o", tmp_path / "o") == 0
+    capsys.readouterr()
+    by_class = ["view", str(tmp_path / "o"), "--colour", "class"]
+    failure(capsys, main(by_class), within=["has no classes", "--set labels.use=true"])
+    labelled = tmp_path / "car.safetensors"
+    save_model(probed_model(4).network, {"name": "car", "licence": "Apache-2.0"}, labelled)
+    assert predict(labelled, pictures, "-o", tmp_path / "o") == 0
+    assert main([*by_class, "-o", str(tmp_path / "class.png")]) == 0
+    assert (tmp_path / "class.png").read_bytes() != (tmp_path / "o/scene.png").read_bytes()
 
 
 def test_config_prints_what_config_reads(tmp_path, capsys):

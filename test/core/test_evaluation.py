@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from strategies import seeds
-from street_views import small_street_model
+from street_views import probed_model, small_street_model
 
-from occany_core import camera, rigid
-from occany_core.checkpoints import Model, load_model, save_model
+from occany_core import camera, predict, rigid
+from occany_core.checkpoints import load_model, save_model
 from occany_core.cli import evaluate as evaluate_verb
 from occany_core.cli.ablation_report import chart_of_sweep
 from occany_core.cli.main import main
@@ -23,14 +23,11 @@ from occany_core.errors import InputError
 from occany_core.evaluation import score_table
 from occany_core.evaluation.baselines import constant_scene, exact_depth, ground_plane
 from occany_core.evaluation.metrics import OccupancyCounts, count_occupancy
-from occany_core.evaluation.probe_labels import classes_of_logits, classify_pixels, label_cells
 from occany_core.evaluation.scene_scores import SceneScores, exact_depth_at
-from occany_core.evaluation.synthocc import evaluate, uncalibrated, view_sets
+from occany_core.evaluation.synthocc import evaluate, judged_labels, uncalibrated, view_sets
 from occany_core.evaluation.trajectory_metrics import pose_errors
 from occany_core.evaluation.view_augmentation import VariantScore, sweep, variants
-from occany_core.network import OccAnyNetwork
 from occany_core.novel_views import propose_views
-from occany_core.pipeline import encode, reconstruct
 from occany_core.synthetic.classes import SemanticClass
 from occany_core.synthetic.synthocc import scenes
 
@@ -105,29 +102,6 @@ def test_cells_that_nobody_judges_do_not_count():
 
 def first(setting: str):
     return next(scenes(setting, 1))
-
-
-def probed_model(always: SemanticClass) -> Model:
-    """The small street model with promptable features, and a probe that knows one answer."""
-    plain = small_street_model()
-    config = dataclasses.replace(
-        plain.network.config,
-        segmentation_dims=(16, 8, 4),
-        segmentation_size=64,
-        prompt_classes=len(SemanticClass),
-    )
-    torch.manual_seed(0)
-    network = OccAnyNetwork(config)
-    known = {
-        name: weights
-        for name, weights in plain.network.state_dict().items()
-        if weights.shape == network.state_dict()[name].shape  # its tokens carry more channels
-    }
-    network.load_state_dict(network.state_dict() | known)
-    network.class_probe.proj.weight.data.zero_()
-    network.class_probe.proj.bias.data.zero_()
-    network.class_probe.proj.bias.data[always] = 1
-    return Model(network.eval().requires_grad_(False), plain.card, plain.device)
 
 
 def test_the_constant_scene_is_a_street():
@@ -279,12 +253,8 @@ def test_exact_classes_score_100():
 def test_a_class_probe_labels_the_cells_it_sees():
     """A probe that always says sidewalk gives sidewalk wherever observed points vote."""
     model, config = probed_model(SemanticClass.SIDEWALK), from_flat({"runtime.device": "cpu"})
-    sets = [encode(model, views, config) for views in view_sets(first("monocular"))]
-    scene = reconstruct(model, sets, config)
-    pixels = classify_pixels(model, sets, config)
-    assert pixels.shape == scene.observed.confidence.shape
-    assert (pixels == SemanticClass.SIDEWALK).all()
-    labels = label_cells(scene, pixels, config)
+    scene = predict(model, view_sets(first("monocular")), config)
+    labels = judged_labels(scene.grid)
     assert ((labels != SemanticClass.FREE) == scene.grid.occupied).all()
     seen = scene.grid.occupied & ~scene.grid.completed
     assert (labels[seen] == SemanticClass.SIDEWALK).mean() > 0.5
@@ -295,15 +265,6 @@ def test_a_class_probe_labels_the_cells_it_sees():
     }
     scores = evaluate(model, 1, config)
     assert all(("mean_iou" in scores[name]) == (name in PREDICTED) for name in scores)
-
-
-def test_classes_of_logits_keep_their_place():
-    logits = torch.zeros(1, 18, 8, 8)
-    logits[0, SemanticClass.CAR, :, :4] = 1
-    logits[0, SemanticClass.TERRAIN, :, 4:] = 1
-    pixels = classes_of_logits(logits, (16, 32))
-    assert (pixels[0, :, :14] == SemanticClass.CAR).all()
-    assert (pixels[0, :, 18:] == SemanticClass.TERRAIN).all()
 
 
 # --- tables -------------------------------------------------------------------------------------

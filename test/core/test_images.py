@@ -323,3 +323,33 @@ def test_segmentation_sees_the_whole_picture_squashed():
     resized = np.asarray(Image.fromarray(rgb).resize((10, 10), Image.Resampling.BILINEAR))
     # Pillow rounds to grey levels in between.
     torch.testing.assert_close(square, network_tensor(resized, IMAGENET), rtol=0, atol=0.02)
+
+
+def test_ignored_pixels_follow_the_picture_and_spread_when_it_shrinks():
+    mask = np.zeros((96, 160), bool)
+    mask[90, 80] = True  # one pixel of sixteen that become one
+    masked = View(rgb=np.zeros((96, 160, 3), np.uint8), ignored=mask)
+    batch = prepare([masked, View(rgb=np.zeros((96, 160, 3), np.uint8))], 48)
+    assert batch.ignored.dtype == torch.bool
+    assert batch.ignored.shape == (2, *batch.images.shape[-2:]) == (2, 32, 48)
+    assert not batch.ignored[1].any()
+    rows, columns = batch.ignored[0].nonzero().T
+    # 160 x 96 px become 53 x 32 px, of which the middle 48 columns are kept.
+    assert (rows >= 29).all() and (rows <= 31).all() and len(rows) <= 4
+    assert ((columns - (80 * 53 / 160 - 2)).abs() < 2).all() and len(columns) >= 1
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (np.zeros((4, 4), bool), "ignored is bool (4, 4); expected a bool array"),
+        (np.zeros((32, 48), np.uint8), "ignored is uint8 (32, 48)"),
+        ([[True]], "ignored is list"),
+        (np.ones((32, 48), bool), "ignored holds every pixel; leave the view out"),
+    ],
+)
+def test_bad_masks_are_refused(mask, words):
+    view = View(rgb=np.zeros((32, 48, 3), np.uint8), camera=CAMERA, ignored=mask)
+    with pytest.raises(InputError) as refusal:
+        prepare([view], 48)
+    assert words in str(refusal.value) and CAMERA in str(refusal.value)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of grids: occlusion against rays, colours against cells, pages of any input."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,11 +10,19 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from occany_core.datasets.class_tables import load_classes
 from occany_core.errors import InputError
 from occany_core.picture import compose_scene_picture, render_grid, render_top, save_scene_picture
 from occany_core.picture.cell_faces import visible_faces
-from occany_core.picture.colours import COMPLETED_RAMP, FREE, OBSERVED_RAMP, PLANE
-from occany_core.picture.page import tiling
+from occany_core.picture.colours import (
+    COMPLETED_RAMP,
+    FREE,
+    OBSERVED_RAMP,
+    PLANE,
+    UNLABELLED,
+    colours_of_cells,
+)
+from occany_core.picture.page import classes_in, tiling
 from occany_core.picture.top_view import column_colours
 from occany_core.picture.view_3d import Eye, ring_radii
 from occany_core.voxels import VoxelGrid, VoxelGridSpec
@@ -180,3 +190,47 @@ def test_wrong_requests_are_refused(tmp_path):
         compose_scene_picture([], grid, "title", ["one"])
     with pytest.raises(InputError, match=r"\.png"):
         save_scene_picture(tmp_path / "page.txt", [], grid, "title")
+
+
+# --- colours of classes -------------------------------------------------------------------------
+
+CLASSES = load_classes("occ3d_nuscenes").classes
+
+
+def labelled_grid():
+    occupied = np.zeros((4, 4, 3), bool)
+    occupied[0, 0, :2] = occupied[2, 3, 0] = occupied[3, 1, 2] = True
+    labels = np.full(occupied.shape, 255, np.uint8)
+    labels[0, 0, 0], labels[0, 0, 1], labels[2, 3, 0] = 11, 4, 16
+    return dataclasses.replace(grid_of(occupied), labels=labels)
+
+
+def test_cells_have_the_colour_of_their_class():
+    grid = labelled_grid()
+    cells = np.array([(0, 0, 0), (0, 0, 1), (2, 3, 0), (3, 1, 2)])
+    expected = [CLASSES[11].colour, CLASSES[4].colour, CLASSES[16].colour, UNLABELLED]
+    np.testing.assert_array_equal(colours_of_cells(grid, cells, CLASSES), expected)
+    heights = colours_of_cells(grid, cells, ())
+    np.testing.assert_array_equal(heights, colours_of_cells(grid_of(grid.occupied), cells, ()))
+    # Of a column the highest cell is seen from above; its light may vary.
+    column, car = column_colours(grid, CLASSES)[0, 0], np.array(CLASSES[4].colour, float)
+    shares = [colour / np.linalg.norm(colour) for colour in (column, car)]
+    np.testing.assert_allclose(*shares, atol=0.01)
+
+
+def test_a_page_by_class_differs_and_its_legend_names_what_is_there():
+    grid = labelled_grid()
+    assert [one.name for one in classes_in(grid, CLASSES)] == [
+        "car", "driveable_surface", "vegetation",
+    ]  # fmt: skip
+    plain = compose_scene_picture([], grid, "street")
+    page = compose_scene_picture([], grid, "street", None, CLASSES)
+    assert page.shape == plain.shape
+    assert (page != plain).any()
+    found = {tuple(colour) for colour in page[-60:].reshape(-1, 3).tolist()}
+    assert {CLASSES[label].colour for label in (4, 11, 16)} <= found
+    assert CLASSES[7].colour not in found
+    unlabelled = grid_of(grid.occupied)
+    np.testing.assert_array_equal(
+        compose_scene_picture([], unlabelled, "street", None, CLASSES), plain
+    )

@@ -12,6 +12,7 @@ from street_views import (
     WIDTH,
     K,
     picture,
+    probed_model,
     sequence,
     small_street_model,
     street_config,
@@ -24,7 +25,7 @@ from occany_core.errors import DegenerateGeometryError, InputError
 from occany_core.network import NetworkConfig, OccAnyNetwork
 from occany_core.rig_poses import grid_from_reference
 
-STAGES = "encode memory render cameras project tokenize render_novel voxels".split()
+STAGES = "encode memory render cameras project tokenize render_novel voxels labels".split()
 CALIBRATED = {"K": K, "rig_from_cam": FRONT}
 
 
@@ -313,3 +314,55 @@ def test_a_prediction_without_geometry_is_refused():
     for sets in (sequence(2), sequence(2, K=K), sequence(2, **CALIBRATED)):
         with pytest.raises(DegenerateGeometryError):
             predict(model, sets, street_config())
+
+
+# --- pixels to be ignored ------------------------------------------------------------------------
+
+
+def lower_half() -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[HEIGHT // 2 :] = True
+    return mask
+
+
+def masked(views: list[View]) -> list[View]:
+    return [dataclasses.replace(view, ignored=lower_half()) for view in views]
+
+
+@pytest.mark.parametrize("method", ["cell", "trilinear"])
+def test_ignored_pixels_give_no_points_and_no_rays(model, method):
+    config = street_config(
+        novel_views__steps=0, voxels__method=method, voxels__ground_tolerance=0.0
+    )
+    plain = predict(model, [surround()], config)
+    scene = predict(model, [masked(surround())], config)
+    below = scene.grid.spec.origin[2] + 0.5 * (1 + np.arange(8)) < 1.0
+    # All of the ground is seen by the lower half of the pictures.
+    assert plain.grid.occupied[:, :, below].sum() > 20
+    assert not scene.grid.occupied[:, :, below].any()
+    known = scene.grid.probability[:, :, below] >= 0
+    assert known.sum() < 0.2 * (plain.grid.probability[:, :, below] >= 0).sum()
+    assert scene.grid.occupied.any()
+    assert (scene.observed.confidence[:, HEIGHT // 2 :] == 1).all()
+    upper = slice(0, HEIGHT // 2)
+    torch.testing.assert_close(
+        scene.observed.confidence[:, upper], plain.observed.confidence[:, upper]
+    )
+
+
+def test_ignored_pixels_are_not_drawn_into_other_views_nor_labelled(model):
+    config = street_config(voxels__ground_tolerance=0.0)
+    plain = predict(model, [surround()], config)
+    scene = predict(model, [masked(surround())], config)
+    assert not torch.equal(scene.novel.points_cam, plain.novel.points_cam)
+    assert scene.novel.points_cam.isfinite().all()
+    labels = predict(probed_model(4), [masked(surround())], config).labels
+    assert (labels[:, : HEIGHT // 2] == 4).all()
+    assert (labels[:, HEIGHT // 2 :] == 255).all()
+
+
+def test_some_sets_of_a_window_may_have_masks(model):
+    first, second = sequence(2)
+    scene = predict(model, [masked(first), second], street_config(window__view_sets=2))
+    assert (scene.observed.confidence[0, HEIGHT // 2 :] == 1).all()
+    assert (scene.observed.confidence[1] > 1).all()

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from small_model import SMALL, save_small_model, write_pictures
+from street_views import probed_model, street_config, surround
 
 from occany_core import OccAnyConfig, OccAnyError, View, load_model, predict, rigid
 from occany_core.cli.picture_files import read_picture
@@ -157,3 +158,19 @@ def test_damaged_poses_are_refused(scene, config, tmp_path):
     (tmp_path / "result" / content["views"][0]["picture"]).unlink()
     with pytest.raises(InputError, match="cannot read"):
         load_scene(tmp_path / "result")
+
+
+def test_classes_are_saved_with_their_names_and_checked_when_read(tmp_path):
+    config = street_config()
+    scene = predict(probed_model(4), [surround()], config)
+    save_scene(tmp_path / "result", scene, config)
+    path = tmp_path / "result" / "grid.npz"
+    np.testing.assert_array_equal(load_grid(path).labels, scene.grid.labels)
+    with np.load(path) as content:
+        arrays = dict(content.items())
+    assert arrays["label_names"][4] == "car"
+    assert len(arrays["label_names"]) == len(scene.classes) == 18
+    for wrong in (arrays["labels"][:2], arrays["labels"].astype(np.int64)):
+        np.savez_compressed(path, **(arrays | {"labels": wrong}))
+        with pytest.raises(InputError, match="other types or shapes"):
+            load_grid(path)

@@ -406,7 +406,7 @@ def test_flat_gaps_are_filled_at_half_a_cell():
     resolution = 0.4
     points = ground_seen_by_a_camera()
     kept = torch.ones(points.shape[:2], dtype=torch.bool)
-    added = fill_flat_gaps(points, kept, resolution)
+    added = fill_flat_gaps(points, kept, resolution).points
     assert (added[:, 2] == 0).all()
     column = torch.cat((points[:, 1], added[added[:, 1].abs() < 1e-6]))
     places = column[:, 0].sort().values
@@ -427,8 +427,9 @@ def test_gaps_are_left_where_a_surface_is_not_flat_near_or_kept():
     for name, (other, filled) in cases.items():
         points = torch.cat((torch.tensor([[other]]), low))
         kept = torch.ones(2, 1, dtype=torch.bool)
-        assert (len(fill_flat_gaps(points, kept, 0.4)) > 0) == filled, name
-        assert len(fill_flat_gaps(points, kept & torch.tensor([[True], [False]]), 0.4)) == 0
+        assert (len(fill_flat_gaps(points, kept, 0.4).points) > 0) == filled, name
+        none = fill_flat_gaps(points, kept & torch.tensor([[True], [False]]), 0.4)
+        assert len(none.points) == len(none.pixel) == 0
 
 
 @given(seeds)

@@ -35,8 +35,12 @@ RELIABILITY = {
 }
 
 
-def full(name, band_or_camera):
-    return name.replace("~/", "/occany/").replace("NAME", band_or_camera)
+TAKEN_LATCHED_OR_NOT = ("~/input/NAME/mask",)  # by two subscriptions
+
+
+def full(name):
+    name = name.replace("~/", "/occany/").replace("occupancy/NAME", "occupancy/obstacles")
+    return name.replace("NAME", "camera")
 
 
 @pytest.fixture
@@ -70,18 +74,18 @@ def eventually(caller, read, expected):
 
 def test_the_running_node_has_the_topics_and_services_of_the_table(complete):
     tester = complete.tester
-    ignored = {full(name, "") for name in IGNORED}
+    ignored = {full(name) for name in IGNORED}
 
     def publications():
         found = dict(tester.get_publisher_names_and_types_by_node("occany", "/"))
         return {name: types for name, types in found.items() if name not in ignored}
 
-    expected = {full(t.name, "obstacles"): [t.type] for t in interface.PUBLICATIONS}
+    expected = {full(t.name): [t.type] for t in interface.PUBLICATIONS}
     eventually(complete, publications, expected)
 
     absent = {"~/input/NAME/image", "/clock"} | (set() if HAS_TF_BUFFER else {"/tf"})
     expected = {
-        full(topic.name, "camera"): [topic.type]
+        full(topic.name): [topic.type]
         for topic in interface.SUBSCRIPTIONS
         if topic.name not in absent
     }
@@ -92,21 +96,24 @@ def test_the_running_node_has_the_topics_and_services_of_the_table(complete):
     )
 
     of_ros = (*interface.SERVICES_OF_EVERY_NODE, *interface.SERVICES_OF_LIFECYCLE_NODES)
-    of_ros = {full(name, "") for name in of_ros}
+    of_ros = {full(name) for name in of_ros}
 
     def services():
         found = dict(tester.get_service_names_and_types_by_node("occany", "/"))
         own = {name: types for name, types in found.items() if name not in of_ros}
         return own, of_ros - set(found)
 
-    ours = {full(service.name, ""): [service.type] for service in interface.SERVICES}
+    ours = {full(service.name): [service.type] for service in interface.SERVICES}
     eventually(complete, services, (ours, set()))
 
 
 def test_qualities_of_service_are_those_of_the_table(complete):
-    def check(topic, side, ours):
+    def ends_of(topic, side):
+        return [end for end in side(full(topic.name)) if end.node_name == "occany"]
+
+    def check(topic, side):
         def ends():
-            return [end for end in side(full(topic.name, ours)) if end.node_name == "occany"]
+            return ends_of(topic, side)
 
         complete.ros.spin_until(lambda: len(ends()) == 1, 40.0, f"one end of {topic.name}")
         (endpoint,) = ends()
@@ -116,14 +123,23 @@ def test_qualities_of_service_are_those_of_the_table(complete):
         assert latched == topic.is_latched, topic.name
 
     for topic in interface.PUBLICATIONS:
-        check(topic, complete.tester.get_publishers_info_by_topic, "obstacles")
+        check(topic, complete.tester.get_publishers_info_by_topic)
+    side = complete.tester.get_subscriptions_info_by_topic
     for topic in interface.SUBSCRIPTIONS:
-        if not topic.is_conditional:
-            check(topic, complete.tester.get_subscriptions_info_by_topic, "camera")
+        if topic.name in TAKEN_LATCHED_OR_NOT:
+            complete.ros.spin_until(lambda t=topic: len(ends_of(t, side)) == 2, 40.0, topic.name)
+            qualities = [end.qos_profile for end in ends_of(topic, side)]
+            found = {(one.reliability, one.durability) for one in qualities}
+            assert found == {
+                (ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL),
+                (ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE),
+            }
+        elif not topic.is_conditional:
+            check(topic, side)
     # Discovery does not tell depths; the node's own objects do.
     depths = {p.topic_name: p.qos_profile.depth for p in complete.ros.nodes[-1].publishers}
     for topic in interface.PUBLICATIONS:
-        assert depths[full(topic.name, "obstacles")] == topic.depth, topic.name
+        assert depths[full(topic.name)] == topic.depth, topic.name
 
 
 def test_the_running_node_has_the_parameters_of_the_tables(complete):

@@ -14,6 +14,8 @@ import pytest
 import yaml
 from test_minilaunch import MINILAUNCH, TALKER, environment, pytestmark  # noqa: F401
 
+from occany_core.synthetic.classes import SemanticClass
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {
     "occany_ros": ["occany_node", "replay", "view"],
@@ -221,7 +223,9 @@ def test_rviz_shows_topics_that_exist_in_the_frames_of_the_preset(name, config, 
     (content,) = yaml.safe_load((ROOT / f"config/{config}.yaml").read_text()).values()
     preset = flat(content["ros__parameters"])
     assert fixed_frame == preset[f"frames.{frame}"]
-    interface = (ROOT / "docs/ros_interface.md").read_text().replace("NAME", "obstacles")
+    interface = (ROOT / "docs/ros_interface.md").read_text()
+    interface = interface.replace("occupancy/NAME", "occupancy/obstacles")
+    interface = interface.replace("NAME", preset["cameras"][0])
     costmap = {"/costmap/costmap"}
     for display in shown:
         topic = display.get("Topic", {}).get("Value", "")
@@ -237,6 +241,8 @@ def test_rviz_shows_topics_that_exist_in_the_frames_of_the_preset(name, config, 
         if "occupancy" in topic or "loaded" in topic or topic in costmap:
             assert display["Topic"]["Durability Policy"] == "Transient Local"
     assert len({display["Name"] for display in shown}) == len(shown)
+    (by_class,) = (one for one in shown if one.get("Channel Name") == "label")
+    assert by_class["Max Intensity"] == max(SemanticClass)
 
 
 def test_every_rviz_file_is_started_by_a_launch_file_or_is_for_debugging():

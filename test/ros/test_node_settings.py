@@ -8,13 +8,9 @@ import yaml
 
 from occany_core.config import OccAnyConfig, settings, to_flat
 from occany_core.errors import ConfigError
-from occany_ros.declarations import (
-    NODE_DECLARATIONS,
-    camera_declarations,
-    core_declarations,
-)
+from occany_ros.declaration import checked
+from occany_ros.declarations import NODE_DECLARATIONS, camera_declarations, core_declarations
 from occany_ros.node_settings import node_settings
-from occany_ros.parameter_values import checked
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 SEVEN = (1.0, 0.0, 1.5, 0.5, -0.5, 0.5, -0.5)

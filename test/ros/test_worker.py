@@ -96,3 +96,65 @@ def test_stop_finishes_the_running_job_and_drops_the_waiting_one(bench):
     bench.release()
     assert bench.worker.stop(10)
     assert bench.done == ["running"]
+
+
+# --- calls ------------------------------------------------------------------------------------
+
+
+def worker(**calls):
+    found = {"jobs": [], "errors": [], "bugs": []}
+    names = {"work": "jobs", "on_error": "errors", "on_fatal": "bugs"}
+    takes = {part: calls.get(part, found[name].append) for part, name in names.items()}
+    return Worker(**takes), found
+
+
+def test_the_worker_answers_calls_between_jobs():
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(job):
+        begun.set()
+        go_on.wait(60.0)
+        order.append(job)
+
+    order = []
+    one, _ = worker(work=work)
+    one.submit("first")
+    assert begun.wait(60.0)
+    one.submit("second")
+    answer = one.call(lambda: order.append("call") or threading.current_thread().name)
+    with pytest.raises(InputError, match="an earlier request still runs"):
+        one.call(lambda: None)
+    go_on.set()
+    assert answer.result(60.0) == "inference"
+    assert one.call(lambda: 7).result(60.0) == 7
+    assert one.stop(60.0)
+    assert order[:2] == ["first", "call"]
+    assert one.skipped == 0
+
+
+def test_errors_of_calls_are_the_callers_and_bugs_end_the_worker():
+    one, found = worker()
+
+    def wrong():
+        raise InputError("a pose is wrong")
+
+    with pytest.raises(InputError, match="a pose is wrong"):
+        one.call(wrong).result(60.0)
+    assert found["errors"] == found["bugs"] == []
+    with pytest.raises(ZeroDivisionError):
+        one.call(lambda: 1 / 0).result(60.0)
+    assert one.stop(60.0)
+    assert "ZeroDivisionError" in found["bugs"][0]
+
+
+def test_a_call_that_waits_when_the_worker_stops_is_cancelled():
+    begun, go_on = threading.Event(), threading.Event()
+    one, _ = worker(work=lambda job: begun.set() or go_on.wait(60.0))
+    one.submit("job")
+    assert begun.wait(60.0)
+    answer = one.call(lambda: 7)
+    assert not one.stop(0.0)
+    assert answer.cancelled()
+    assert one.call(lambda: 8).cancelled()
+    go_on.set()
+    assert one.stop(60.0)

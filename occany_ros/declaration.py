@@ -1,10 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A value that somebody gave -> the value of a declared parameter, or why not. Without ROS."""
+"""What one parameter is, and whether a value fits it. Without ROS."""
 
 import math
+from dataclasses import dataclass
 
 from occany_core.errors import ConfigError
-from occany_ros.declarations import Declaration, Value
+
+Value = bool | int | float | str | tuple
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Declaration:
+    """One parameter."""
+
+    name: str
+    default: Value
+    description: str
+    is_live: bool = False
+    """Takes effect at the next cycle; otherwise it can change only while unconfigured."""
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    most: float | None = None
+    is_fixed: bool = False
+    """Read once at the start."""
 
 
 def checked(declaration: Declaration, value: object) -> Value:

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Points of the world -> the grid frame: onto the ground where they belong there, trusted if near.
+
+The grid frame has body axes, and its ground goes through the foot of the rig. Metres.
+"""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from occany_core import rigid
+from occany_core.config import VoxelsConfig
+from occany_core.pointmaps import Pointmaps
+from occany_core.poses import Cameras
+from occany_core.voxels import LEVEL, Ground, ViewPoints, estimate_ground
+
+
+def find_ground(
+    seen: Pointmaps, grid_from_world: Float[Tensor, "4 4"], voxels: VoxelsConfig
+) -> Ground:
+    """Estimate the ground from what is seen of it, or take it to be level, as the settings say."""
+    if voxels.ground == "level" or voxels.ground_tolerance == 0:
+        return LEVEL
+    points = rigid.apply(grid_from_world, seen.points_world.flatten(0, 2))
+    return estimate_ground(points, seen.confidence.flatten())
+
+
+def in_grid(
+    maps: Pointmaps,
+    cameras: Cameras,
+    frame: tuple[Float[Tensor, "4 4"], Ground],
+    voxels: VoxelsConfig,
+) -> list[ViewPoints]:
+    """Bring the points of every view to the grid frame; those out of range lose their trust.
+
+    Args:
+        maps: In the world.
+        cameras: Of the same views.
+        frame: `grid_from_world`, and the ground in the grid frame.
+        voxels: Says what is ground, and what is out of range.
+    """
+    grid_from_world, ground = frame
+    views = []
+    for view, confidence in enumerate(maps.confidence):
+        points = rigid.apply(grid_from_world, maps.points_world[view].flatten(0, 1))
+        centre = rigid.apply(grid_from_world, cameras.world_from_cam[view, None, :3, 3])[0]
+        if voxels.ground_tolerance > 0:
+            points = ground.attract(points, centre, voxels.ground_tolerance)
+        points = points.view_as(maps.points_cam[view])
+        near = (points - centre).norm(dim=-1) < voxels.max_range
+        views.append(ViewPoints(points, confidence.where(near, 0.0), centre))
+    return views
