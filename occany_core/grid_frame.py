@@ -15,13 +15,23 @@ from occany_core.voxels import LEVEL, Ground, ViewPoints, estimate_ground
 
 
 def find_ground(
-    seen: Pointmaps, grid_from_world: Float[Tensor, "4 4"], voxels: VoxelsConfig
+    seen: Pointmaps, grid_from_world: Float[Tensor, "4 4"], voxels: VoxelsConfig, *, told: bool
 ) -> Ground:
-    """Estimate the ground from what is seen of it, or take it to be level, as the settings say."""
+    """Estimate the ground from what is seen of it, or take it to be level, as the settings say.
+
+    Args:
+        seen: Points; of the view set at which the grid stands, where the cameras are known.
+        grid_from_world: Where the grid is.
+        voxels: Settings.
+        told: Whether the network knew the cameras. Then its metres are those of their height, but
+            its ground leans towards the level one that it starts from (`voxels.tilt_gain`).
+    """
     if voxels.ground == "level" or voxels.ground_tolerance == 0:
         return LEVEL
     points = rigid.apply(grid_from_world, seen.points_world.flatten(0, 2))
-    return estimate_ground(points, seen.confidence.flatten())
+    ground = estimate_ground(points, seen.confidence.flatten(), knows_height=told)
+    gain = voxels.tilt_gain if told else 1.0
+    return Ground(ground.rise_x * gain, ground.rise_y)
 
 
 def in_grid(

@@ -157,7 +157,13 @@ def reconstruct(
     with watch.stage("cameras"):
         located = locate_sets(sets, observed.raw, config)
         grid_from_world = located.grid_from_world(config.window.anchor)
-        ground = find_ground(located.seen, grid_from_world, config.voxels)
+        told = located.is_calibrated and model.network.config.calibration
+        seen = located.seen
+        if told:
+            here = max(set_index) if config.window.anchor == "newest" else 0
+            start = set_index.index(here)
+            seen = seen.views(slice(start, start + set_index.count(here)))
+        ground = find_ground(seen, grid_from_world, config.voxels, told=told)
     frame = (grid_from_world, ground)
     fusion = Fusion(config.voxels, located.seen.points_world.device)
     parts = []

@@ -25,6 +25,12 @@ class Pointmaps:
     confidence: Float[Tensor, "V H W"]
     """In (1, inf)."""
 
+    def views(self, picked: slice) -> "Pointmaps":
+        """Return some views."""
+        return Pointmaps(
+            self.points_world[picked], self.points_cam[picked], self.confidence[picked]
+        )
+
     def cpu(self) -> "Pointmaps":
         """Return a copy in host memory."""
         return Pointmaps(self.points_world.cpu(), self.points_cam.cpu(), self.confidence.cpu())

@@ -59,29 +59,37 @@ class Ground:
 LEVEL = Ground()
 
 
-def estimate_ground(points: Float[Tensor, "P 3"], confidence: Float[Tensor, " P"]) -> Ground:
+def estimate_ground(
+    points: Float[Tensor, "P 3"], confidence: Float[Tensor, " P"], *, knows_height: bool = False
+) -> Ground:
     """Fit a tilted ground to what all cameras see of it.
 
     Least squares over the points in a narrow band around the ground found so far, beginning with
-    the level. Depth that is off by a factor lifts or lowers all ground by the same amount,
-    whatever its range; so an offset is fitted along and then forgotten, for the wheels stand on
-    the ground. Too few points leave the ground level.
+    the level; points weigh what their confidence exceeds 1 by. Depth that is off by a factor lifts
+    or lowers all ground by the same amount, whatever its range; so an offset is fitted along and
+    then forgotten, for the wheels stand on the ground. Too few points leave the ground level.
 
     Args:
         points: Observed, all views.
         confidence: In (1, inf).
+        knows_height: The points come from a network that knew how high the cameras are, so that no
+            factor is to be expected and no offset is fitted.
     """
     reach = points[:, :2].norm(dim=-1)
     counts = (reach > NEAREST) & (reach < FARTHEST) & (confidence > LEAST_CONFIDENCE)
     points, reach = points[counts].double(), reach[counts].double()
+    weights = (confidence[counts].double() - 1)[:, None]
     columns = torch.cat([torch.ones_like(points[:, :1]), points[:, :2] / ARM], dim=-1)
-    found = points.new_zeros(3)
+    ease = points.new_tensor([1e-6, PRIOR, PRIOR])
+    if knows_height:
+        columns, ease = columns[:, 1:], ease[1:]
+    found = torch.zeros_like(ease)
     for _ in range(ROUNDS):
         band = HALF_BAND + BAND_GROWTH * reach
         near = (points[:, 2] - columns @ found).abs() < band
         if near.sum() < LEAST_POINTS:
             return LEVEL
-        chosen = columns[near]
-        prior = near.sum() * torch.diag(points.new_tensor([1e-6, PRIOR, PRIOR]))
-        found = torch.linalg.solve(chosen.T @ chosen + prior, chosen.T @ points[near, 2])
-    return Ground(float(found[1]) / ARM, float(found[2]) / ARM)
+        chosen, weighed = columns[near], columns[near] * weights[near]
+        prior = weights[near].sum() * torch.diag(ease)
+        found = torch.linalg.solve(weighed.T @ chosen + prior, weighed.T @ points[near, 2])
+    return Ground(float(found[-2]) / ARM, float(found[-1]) / ARM)

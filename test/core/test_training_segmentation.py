@@ -413,7 +413,8 @@ def test_the_command_adds_heads_to_weights_and_predict_uses_them(tmp_path, capsy
     values = [
         "picture=[32, 48]", "views_per_step=2", "network.modality_width=8",
         "network.segmentation_dims=[16, 8, 4]", "network.segmentation_size=64",
-        "network.picture_width=48", "objective.forcing=0.5", "objective.prompts.number=2",
+        "network.picture_width=48", "network.calibration=false", "objective.forcing=0.5",
+        "objective.prompts.number=2",
     ]  # fmt: skip
     for part in ("encoder", "decoder", "novel_view_encoder"):
         values += [

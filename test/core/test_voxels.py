@@ -13,6 +13,8 @@ from strategies import seeds
 
 from occany_core.config import VoxelsConfig
 from occany_core.errors import InputError
+from occany_core.grid_frame import find_ground
+from occany_core.pointmaps import Pointmaps
 from occany_core.voxels import (
     FREE,
     LEVEL,
@@ -491,6 +493,41 @@ def test_the_tilt_of_the_ground_is_found_among_walls_and_at_any_scale(rise, fact
     assert (found.rise_x, found.rise_y) == pytest.approx(rise, abs=0.004)
     exact = truth.attract(floor + torch.tensor([0, 0, 0.1]), centre, 0.3)
     assert truth.height_of(exact).abs().max() < 1e-4
+
+
+def leaning_floor(rise: tuple[float, float]) -> torch.Tensor:
+    x, y = np.random.default_rng(3).uniform(-30, 30, (2, 4000))
+    return torch.tensor(np.stack([x, y, rise[0] * x + rise[1] * y], -1)).float()
+
+
+@pytest.mark.parametrize("rise", [(0.02, -0.01), (-0.015, 0.015)])
+def test_where_the_height_is_known_ground_is_not_lifted(rise):
+    """A strip ahead that rises could be ground farther up; a known height says that it leans."""
+    floor = leaning_floor(rise)
+    confidence = torch.full((len(floor),), 2.0)
+    found = estimate_ground(floor, confidence, knows_height=True)
+    assert (found.rise_x, found.rise_y) == pytest.approx(rise, abs=0.002)
+    ahead = (floor[:, 0] > 8) & (floor[:, 1].abs() < 4)
+    strip, trust = floor[ahead], confidence[ahead]
+    known = estimate_ground(strip, trust, knows_height=True).rise_x
+    assert abs(known - rise[0]) < abs(estimate_ground(strip, trust).rise_x - rise[0])
+
+
+def test_confident_points_say_more_about_the_ground():
+    right, wrong = leaning_floor((0.02, 0.0)), leaning_floor((-0.01, 0.0))
+    points = torch.cat([right, wrong])
+    confidence = torch.cat([torch.full((len(right),), 20.0), torch.full((len(wrong),), 2.0)])
+    assert estimate_ground(points, confidence).rise_x > 0.015
+
+
+def test_the_gain_is_for_networks_that_know_the_cameras():
+    floor = leaning_floor((0.01, 0.01))[None, None]
+    seen = Pointmaps(floor, floor, torch.full(floor.shape[:-1], 2.0))
+    settings = VoxelsConfig(tilt_gain=2.0)
+    plain = find_ground(seen, torch.eye(4), settings, told=False)
+    told = find_ground(seen, torch.eye(4), settings, told=True)
+    assert (plain.rise_x, plain.rise_y) == pytest.approx((0.01, 0.01), abs=0.002)
+    assert (told.rise_x, told.rise_y) == pytest.approx((0.02, 0.01), abs=0.004)
 
 
 def test_ground_that_nobody_sees_is_level():
