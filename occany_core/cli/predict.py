@@ -102,7 +102,8 @@ def _read(
             known = calibration.get(file.camera, NO_CALIBRATION)
             rgb = read_picture(file.path)
             mask = masks.get(file.camera)
-            views.append(View(rgb, file.camera, float(index), known.K, known.rig_from_cam, mask))
+            place = {"K": known.K, "rig_from_cam": known.rig_from_cam}
+            views.append(View(rgb, file.camera, float(index), **place, ignored=mask))
         sets.append(views)
     return sets
 

@@ -44,6 +44,19 @@ def test_the_novel_views_of_a_scene_are_rendered_again():
     torch.testing.assert_close(rendered.camera.K, scene.cameras.K[0])
 
 
+def test_rendered_views_are_in_the_metres_of_the_scene():
+    """A corrected scale gives the novel views of the scene again, as far away as in the scene."""
+    model = small_street_model()
+    sets, plain = scene_of(model, surround(), street_config(scale__factor=1.0))
+    config = street_config(scale__factor=1.5)
+    scene = reconstruct(model, sets, config)
+    assert scene.scale.factor == 1.5
+    assert not torch.allclose(scene.novel.points_cam, plain.novel.points_cam, rtol=0.05)
+    poses = scene.grid_from_world @ scene.novel_cameras.world_from_cam
+    rendered = render_views(model, sets, config, poses)
+    torch.testing.assert_close(rendered.depth, scene.novel.points_cam[..., 2])
+
+
 def test_another_size_and_intrinsics_show_the_same_points():
     model, config = small_street_model(), street_config(novel_views__steps=0)
     sets, scene = scene_of(model, surround(), config)
