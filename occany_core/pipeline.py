@@ -158,11 +158,7 @@ def reconstruct(
         located = locate_sets(sets, observed.raw, config)
         grid_from_world = located.grid_from_world(config.window.anchor)
         told = located.is_calibrated and model.network.config.calibration
-        seen = located.seen
-        if told:
-            here = max(set_index) if config.window.anchor == "newest" else 0
-            start = set_index.index(here)
-            seen = seen.views(slice(start, start + set_index.count(here)))
+        seen = _seen_here(located.seen, set_index, config.window.anchor) if told else located.seen
         ground = find_ground(seen, grid_from_world, config.voxels, told=told)
     frame = (grid_from_world, ground)
     fusion = Fusion(config.voxels, located.seen.points_world.device)
@@ -217,6 +213,13 @@ def _label(
         return None
     fine, size = observed.raw.segmentation[-1][0], observed.raw.confidence.shape[-2:]
     return classify_pixels(model, fine, size).masked_fill(observed.ignored, UNLABELLED)
+
+
+def _seen_here(seen: Pointmaps, set_index: list[int], anchor: str) -> Pointmaps:
+    """Return the points of the view set at which the grid stands: rigs lean, each in its way."""
+    here = max(set_index) if anchor == "newest" else 0
+    start = set_index.index(here)
+    return seen.views(slice(start, start + set_index.count(here)))
 
 
 def observe(
@@ -288,12 +291,12 @@ def render_chunk(
             )  # fmt: skip
         with watch.stage("tokenize"):
             tokens.append(model.network.tokenize(projected))
+    known = None
+    if located.is_calibrated:
+        known = calibration_of_novel(in_network, located.rig_from_reference)
     with watch.stage("render_novel"), compute_dtype(model, config):
         raw = model.network.render_novel(
-            torch.cat(tokens, dim=1), observed.tokens, observed.memory,
-            calibration_of_novel(in_network, located.rig_from_reference)
-            if located.is_calibrated
-            else None,
+            torch.cat(tokens, dim=1), observed.tokens, observed.memory, known,
             with_segmentation=False,
         )  # fmt: skip
         pointmaps.check_finite(raw, "rendered")

@@ -79,8 +79,8 @@ ONLY_THESE_NAMES = {(part, "network"): {"RawMaps"} for part in ("pointmaps", "lo
 
 # Inside network/: each may import those before it.
 NETWORK_ORDER = """
-    config rope memory convolutions attention point_activation known_cameras encoder decoder
-    point_heads heads novel_view_encoder prompt_decoder occany __init__
+    config precision rope memory convolutions attention point_activation known_cameras encoder
+    decoder point_heads heads novel_view_encoder prompt_decoder occany __init__
 """.split()
 
 CORE_PACKAGES = {"torch", "numpy", "yaml", "safetensors", "jaxtyping", "PIL"}

@@ -5,7 +5,6 @@
 N + 1 with the pose token, `D` decoder width.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +23,7 @@ from occany_core.network.point_heads import (
     doubled,
     pixel_shuffle,
 )
+from occany_core.network.precision import full_precision
 
 MAX_LOG_LENGTH = 10.0
 """`norm_exp` points end at expm1 of this (22 km), so that float32 never overflows."""
@@ -183,7 +183,7 @@ class Heads(nn.Module):
             cameras: Of the same views, for networks that are told.
         """
         sizes = features.shape[:2]
-        with _full_precision(features.device):
+        with full_precision(features.device):
             flat = features.float().flatten(0, 1)
             finer = [part.float().flatten(0, 1) for part in finer]
             raw = self.raw_points(flat, grid, finer, cameras)
@@ -229,10 +229,3 @@ class Heads(nn.Module):
 def _task_token(config: NetworkConfig) -> nn.Parameter | float:
     """Return what is added to features before a head; 0 in a network without task tokens."""
     return nn.Parameter(torch.randn(1, 1, config.decoder.width)) if config.task_tokens else 0.0
-
-
-def _full_precision(device: torch.device) -> AbstractContextManager:
-    """Return a context without autocast; devices that know none (meta) need none."""
-    if not torch.amp.is_autocast_available(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)

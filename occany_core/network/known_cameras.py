@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from occany_core import camera, rigid
 from occany_core.network.point_activation import log_points
+from occany_core.network.precision import full_precision
 
 SIGHT_CHANNELS = 7
 FARTHEST = 25.0
@@ -178,4 +179,6 @@ class SightEmbedding(nn.Module):
     ) -> Float[Tensor, "G width h w"]:
         """Embed the cameras for maps of (rows, columns) blocks."""
         known = cameras.is_known.flatten()[:, None, None, None]
-        return self.body(cameras.sight(*size, block)) * known
+        with full_precision(known.device):  # a degree is little, and all that tells far from near
+            sight = cameras.sight(*size, block)
+        return self.body(sight) * known

@@ -254,7 +254,7 @@ FIELD = VoxelGridSpec.of(CONFIG)
 
 
 def view_of(points: torch.Tensor, kept: torch.Tensor, centre: torch.Tensor) -> ViewPoints:
-    return ViewPoints(points, torch.where(kept, 2.0, 1.0), centre)
+    return ViewPoints(points, torch.where(kept, 3.0, 1.0), centre)
 
 
 def views(rng: np.random.Generator, number: int = 2) -> list[ViewPoints]:
