@@ -16,7 +16,7 @@ from occany_core.synthetic.occupancy import OCC3D_GRID
 from occany_core.synthetic.rigs import named_rig
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "recordings"
-BUNDLED_SEED = 2_000_008
+BUNDLED_SEED = 2_000_012
 LARGEST_BUNDLE = 3_000_000  # bytes
 RIG = {camera.name: camera for camera in named_rig("surround6", *recording.SURROUND_SIZE)}
 
