@@ -164,6 +164,11 @@ class BatchSampler:
         unseen_targets = self._targets(samples, unseen, reference, changes) if novel.size else None
         mountings = changes.mountings(self._take("rig_from_cam", samples, seen))
         cameras = self._cameras(targets, mountings, is_calibrated)
+        novel_cameras = None
+        if unseen_targets is not None:
+            rig = mountings[:, :1]
+            poses = rig @ unseen_targets.world_from_cam
+            novel_cameras = self._cameras(unseen_targets, poses, is_calibrated, rig)
         return Batch(
             images=changes.pictures(self._take("rgb", samples, seen)),
             is_rig=draw.kind == "surround",
@@ -174,27 +179,20 @@ class BatchSampler:
                 changes.pictures(self._take("rgb", samples, unseen)) if has_pictures else None
             ),
             cameras=cameras,
-            novel_cameras=(
-                None
-                if unseen_targets is None
-                else replace(
-                    self._cameras(
-                        unseen_targets,
-                        mountings[:, :1] @ unseen_targets.world_from_cam,
-                        is_calibrated,
-                    ),
-                    rig_from_reference=mountings[:, :1],
-                )
-            ),
+            novel_cameras=novel_cameras,
             samples=tuple(picks.tolist()),
         )
 
     def _cameras(
-        self, targets: Targets, rig_from_cam: Float[Tensor, "B V 4 4"], is_known: bool
+        self,
+        targets: Targets,
+        rig_from_cam: Float[Tensor, "B V 4 4"],
+        is_known: bool,
+        rig_from_reference: Float[Tensor, "B 1 4 4"] | None = None,
     ) -> KnownCameras:
         K = centred_pinhole(targets.focal_px, *self.recipe.picture)
         known = torch.full(K.shape[:2], is_known, device=K.device)
-        return KnownCameras(K, rig_from_cam, known)
+        return KnownCameras(K, rig_from_cam, known, rig_from_reference)
 
     def _take(self, name: str, samples: Tensor, views: Tensor) -> Tensor:
         taken = self.pool.take(name, samples, views)
