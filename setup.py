@@ -183,7 +183,13 @@ setup(
         "ros": lines_of("dev/requirements.txt"),
         # launch_pytest of ROS 2 does not work with pytest 8.4 and later
         # Rerun 0.26 is half as large as the versions after it
-        "dev": ["pytest>=8,<8.4", "hypothesis", "ruff", "rerun-sdk>=0.23,<0.27"],
+        "dev": [
+            "pytest>=8,<8.4",
+            "hypothesis",
+            "ruff",
+            "rerun-sdk>=0.23,<0.27",
+            "transformers>=5,<6",
+        ],
     },
     entry_points={"console_scripts": ["occany = occany_core.cli.main:main"]},
     distclass=RosDistribution,

@@ -30,7 +30,7 @@ LEAVES = {"errors", "config", "rigid", "camera"}
 GEOMETRY = LEAVES | {"pointmaps", "poses", "novel_views", "projection", "voxels", "rig_poses"}
 CHAIN = GEOMETRY | {"images", "calibrated_images", "calibration", "network", "checkpoints"}
 CHAIN |= {"scale", "location"}
-STEPS = CHAIN | {"grid_frame", "class_labels", "datasets", "stopwatch"}
+STEPS = CHAIN | {"grid_frame", "class_labels", "datasets", "semantics", "stopwatch"}
 LIBRARY = STEPS | {"pipeline", "view_rendering", "odometry", "stream"}
 LIBRARY |= {"grid_fields", "grid_codec"}
 
@@ -65,7 +65,7 @@ ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "synthetic": {"errors", "config", "rigid", "camera"},
     "training": CHAIN | {"synthetic", "datasets", "semantics"},
     "datasets": LEAVES | {"images"},
-    "semantics": CHAIN,
+    "semantics": CHAIN | {"datasets"},
     "evaluation": LIBRARY | {"synthetic", "datasets", "semantics"},
     "bench": LIBRARY | {"synthetic", "datasets", "semantics", "evaluation", "training"},
     "picture": LIBRARY,

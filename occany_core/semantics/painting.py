@@ -44,33 +44,6 @@ class LabelledMasks:
         return LabelledMasks(self.masks[chosen], self.scores[chosen], self.labels[chosen])
 
 
-@dataclass(frozen=True)
-class PromptTable:
-    """Texts to look for, and the class each stands for."""
-
-    texts: tuple[str, ...]
-    labels: tuple[int, ...]
-
-    def without(self, classes: ClassTable) -> "PromptTable":
-        """Leave out the prompts of `empty` and `other`, which are never painted."""
-        kept = [
-            (text, label)
-            for text, label in zip(self.texts, self.labels, strict=True)
-            if label not in (classes.empty, classes.other)
-        ]
-        return PromptTable(tuple(text for text, _ in kept), tuple(label for _, label in kept))
-
-
-def boxes_in_pixels(boxes: Float[Tensor, "M 4"], height: int, width: int) -> Float[Tensor, "M 4"]:
-    """Turn relative (centre x, centre y, width, height) into (left, top, right, bottom) [px].
-
-    Boxes may reach over the border of the picture.
-    """
-    centre, half = boxes[:, :2], boxes[:, 2:] / 2
-    corners = torch.cat((centre - half, centre + half), dim=1)
-    return corners * corners.new_tensor([width, height, width, height])
-
-
 def merge_masks(found: LabelledMasks, score_bin: float = SCORE_BIN) -> LabelledMasks:
     """Unite masks of the same class and nearly the same score.
 

@@ -12,7 +12,7 @@ from occany_core.errors import InputError
 from occany_core.semantics import (
     LabelledMasks,
     PromptTable,
-    boxes_in_pixels,
+    corners_of,
     merge_masks,
     paint_observed,
     paint_prompted,
@@ -109,10 +109,9 @@ def test_prompts_of_empty_and_other_are_not_asked():
     assert table == PromptTable(("car", "van"), (1, 1))
 
 
-def test_boxes_in_pixels():
+def test_corners_of_boxes():
     boxes = torch.tensor([[0.5, 0.25, 1.0, 0.5], [0.0, 1.0, 0.5, 0.5]])
-    expected = [[0, 0, 200, 50], [-50, 75, 50, 125]]
-    assert boxes_in_pixels(boxes, height=100, width=200).tolist() == expected
+    assert corners_of(boxes).tolist() == [[0, 0, 1, 0.5], [-0.25, 0.75, 0.25, 1.25]]
 
 
 def test_masks_need_as_many_scores_and_labels():

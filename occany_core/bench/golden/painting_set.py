@@ -13,7 +13,7 @@ from occany_core.bench.golden.checklist import Checklist, Stage
 from occany_core.semantics import (
     LabelledMasks,
     PromptTable,
-    boxes_in_pixels,
+    corners_of,
     merge_masks,
     paint_observed,
     paint_prompted,
@@ -46,7 +46,9 @@ def _check_tracked(checklist: Checklist, group: str) -> None:
         checklist.given(f"{group}/conf"),
         checklist.given(f"{group}/labels"),
     )
-    boxes = boxes_in_pixels(checklist.given(f"{group}/boxes_cxcywh"), *found.masks.shape[1:])
+    height, width = found.masks.shape[1:]
+    boxes = corners_of(checklist.given(f"{group}/boxes_cxcywh"))
+    boxes = boxes * boxes.new_tensor([width, height, width, height])
     golden = checklist.given(f"{group}/boxes_xyxy_px")
     checklist.within(f"{group}/boxes_xyxy_px", boxes, SAME_BOX * float(golden.abs().max()))
     objects = merge_masks(found) if group.startswith("merged") else found
