@@ -6,42 +6,32 @@ camera), oldest first. World is the optical frame of the first view; grid and ri
 Metres.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from occany_core import pointmaps, rigid
-from occany_core.calibration import calibration_of, calibration_of_novel, check_calibration
+from occany_core import pointmaps
 from occany_core.checkpoints import Model
-from occany_core.class_labels import UNLABELLED, classify_pixels, known_classes, label_cells
 from occany_core.config import OccAnyConfig
 from occany_core.datasets.class_tables import SemanticClass
 from occany_core.errors import InputError
 from occany_core.grid_frame import find_ground, in_grid
-from occany_core.images import ImageBatch, View, prepare
+from occany_core.images import View
 from occany_core.location import Located, locate
-from occany_core.network import RawMaps, SceneMemory, Tokens
-from occany_core.novel_views import propose_views
+from occany_core.network import RawMaps
+from occany_core.novel_views import ProposedViews, propose_views
+from occany_core.observation import EncodedSet, Observed, encode, observe, render_novel
 from occany_core.pointmaps import Pointmaps
 from occany_core.poses import Cameras
-from occany_core.projection import SourceFeatures, project_points, source_features
 from occany_core.scale import Scale
+from occany_core.semantics import LabelledMasks
+from occany_core.semantics.labelling import Labeller
+from occany_core.semantics.scene_labels import SceneLabels
 from occany_core.stopwatch import Stopwatch
 from occany_core.voxels import Fusion, Ground, HighestConfidence, VoxelGrid
-
-
-@dataclass(frozen=True)
-class EncodedSet:
-    """A view set after the encoder; the stream keeps these."""
-
-    views: tuple[View, ...]
-    batch: ImageBatch
-    tokens: Tokens
 
 
 @dataclass(frozen=True)
@@ -74,9 +64,11 @@ class Scene:
     timings: dict[str, float] = field(default_factory=dict)
     """Seconds per stage."""
     labels: UInt8[np.ndarray, "V H W"] | None = None
-    """Class id of every pixel; None where the weights know none, or `labels.use` is off."""
+    """Class id of every pixel, 255 without; None where nothing is labelled."""
     classes: tuple[SemanticClass, ...] = ()
-    """What the ids of pixels and cells mean; 255 is no class."""
+    """What the ids of pixels and cells mean, in the order of `labels.classes`; 255 is no class."""
+    objects: tuple[LabelledMasks, ...] = ()
+    """Objects of each view, for pipelines that find some."""
 
     @property
     def scale_source(self) -> str:
@@ -84,44 +76,12 @@ class Scene:
         return self.scale.source
 
 
-@dataclass(frozen=True)
-class Observed:
-    """What the network makes of the views of a window, before anything is located."""
-
-    tokens: Tokens
-    memory: SceneMemory
-    raw: RawMaps
-    features: SourceFeatures
-    ignored: Bool[Tensor, "V H W"]
-    """Pixels that show nothing of the scene; their confidence is 1."""
-
-    def drawn(self, points_world: Float[Tensor, "V H W 3"]) -> Float[Tensor, "V H W 3"]:
-        """Return the points that can be drawn into other views; ignored ones are not a number."""
-        return points_world.masked_fill(self.ignored[..., None], torch.nan)
-
-
-def compute_dtype(model: Model, config: OccAnyConfig) -> AbstractContextManager:
-    """Return the context in which the network's layers run; heads and geometry stay float32."""
-    wants_half = config.runtime.dtype == "bfloat16"
-    return torch.autocast(model.device.type, torch.bfloat16, enabled=wants_half)
-
-
-@torch.inference_mode()
-def encode(model: Model, views: list[View], config: OccAnyConfig) -> EncodedSet:
-    """Prepare and encode one view set.
-
-    Raises:
-        InputError: No views, an unusable picture or K, or calibration that is required and
-            missing.
-    """
-    check_calibration(views, config.calibration)
-    batch = prepare(views, config.images.width or model.network.config.picture_width)
-    cameras = calibration_of(views, batch, config.calibration)
-    with compute_dtype(model, config):
-        tokens = model.network.encode(
-            batch.images[None].to(model.device), cameras and cameras.to(model.device)
-        )
-    return EncodedSet(tuple(views), batch, tokens)
+def look(labeller: Labeller, encoded: EncodedSet, config: OccAnyConfig) -> EncodedSet:
+    """Look at the pictures of a view set, where the labelling pipeline does so, and once only."""
+    if encoded.looks and encoded.looks[0].asked == config.labels.classes:
+        return encoded
+    rgb = torch.from_numpy(encoded.batch.rgb)
+    return replace(encoded, looks=labeller.look(rgb, config.labels))
 
 
 @torch.inference_mode()
@@ -130,6 +90,7 @@ def reconstruct(
     sets: list[EncodedSet],
     config: OccAnyConfig,
     timings: dict[str, float] | None = None,
+    labeller: Labeller | None = None,
 ) -> Scene:
     """Turn encoded view sets into a scene.
 
@@ -138,9 +99,11 @@ def reconstruct(
         sets: Oldest first; the first view of the first set is the reference view.
         config: All settings.
         timings: Seconds of stages that ran before, to be reported along.
+        labeller: Names pixels and cells; if None, one is made for this call.
 
     Raises:
         InputError: No sets, or sets of different picture sizes.
+        ConfigError, CheckpointError: As `Labeller`.
         DegenerateGeometryError: The prediction is not finite or determines no cameras.
     """
     if not sets:
@@ -153,7 +116,11 @@ def reconstruct(
         raise InputError(
             "the view sets of a window have different picture sizes; reset the stream"
         )
-    observed = observe(model, sets, config, watch)
+    labeller = labeller or Labeller(model, config.labels)
+    wants_features = labeller.needs_features(config.labels)
+    observed = observe(model, sets, config, watch, with_segmentation=wants_features)
+    with watch.stage("labels"):
+        labels = label_scene(labeller, sets, observed, config)
     with watch.stage("cameras"):
         located = locate_sets(sets, observed.raw, config)
         grid_from_world = located.grid_from_world(config.window.anchor)
@@ -161,22 +128,8 @@ def reconstruct(
         seen = _seen_here(located.seen, set_index, config.window.anchor) if told else located.seen
         ground = find_ground(seen, grid_from_world, config.voxels, told=told)
     frame = (grid_from_world, ground)
-    fusion = Fusion(config.voxels, located.seen.points_world.device)
-    parts = []
-    novel_cameras = _propose(model, located.cameras, config)
-    for maps, cameras in _render_novel(model, (observed, located), novel_cameras, config, watch):
-        with watch.stage("voxels"):
-            fusion.render(in_grid(maps, cameras, frame, config.voxels))
-        if config.novel_views.keep_points:
-            parts.append(maps)
-    with watch.stage("voxels"):
-        seen = in_grid(located.seen, located.cameras, frame, config.voxels)
-        fusion.see(seen)
-        grid = fusion.grid()
-    with watch.stage("labels"):
-        labels = _label(model, observed, config)
-        if labels is not None:
-            grid = label_cells(seen, labels, grid, config.voxels.min_confidence)
+    proposed = _propose(model, located.cameras, config)
+    fused = _fuse(model, (observed, located), frame, proposed, labels, config, watch)
     return Scene(
         camera_names=tuple(view.camera for view in views),
         stamps=tuple(view.stamp for view in views),
@@ -184,19 +137,72 @@ def reconstruct(
         rgb=np.concatenate([one.batch.rgb for one in sets]),
         cameras=located.cameras.cpu(),
         observed=located.seen.cpu(),
-        novel_cameras=novel_cameras and novel_cameras.cpu(),
-        novel=pointmaps.joined(parts).cpu() if parts else None,
-        grid=grid,
-        highest_confidence=fusion.highest_confidence(),
+        novel_cameras=proposed and cameras_of(proposed, located).cpu(),
+        novel=fused.novel,
+        grid=fused.grid,
+        highest_confidence=fused.highest_confidence,
         grid_from_world=grid_from_world.cpu(),
         ground=ground,
         world_from_rig=located.world_from_rig.cpu(),
         frame_source=located.frame_source,
         scale=located.scale,
         timings=watch.seconds,
-        labels=None if labels is None else labels.cpu().numpy(),
-        classes=() if labels is None else known_classes(model),
+        labels=None if labels is None else labels.pixels.cpu().numpy(),
+        classes=() if labels is None else labels.classes,
+        objects=() if labels is None else labels.objects,
     )
+
+
+@dataclass(frozen=True)
+class _Fused:
+    """What all points together say."""
+
+    grid: VoxelGrid
+    highest_confidence: HighestConfidence | None
+    novel: Pointmaps | None
+
+
+def _fuse(  # noqa: PLR0913 - everything that is known by now
+    model: Model,
+    known: tuple[Observed, Located],
+    frame: tuple[Float[Tensor, "4 4"], Ground],
+    proposed: ProposedViews | None,
+    labels: SceneLabels | None,
+    config: OccAnyConfig,
+    watch: Stopwatch,
+) -> _Fused:
+    """Render the proposed views and put all points and labels into a grid."""
+    _, located = known
+    fusion = Fusion(config.voxels, located.seen.points_world.device)
+    kept, chunks = [], iter(())
+    tracks = labels is not None and proposed is not None and labels.follow(proposed)
+    if proposed is not None:
+        cameras = cameras_of(proposed, located)
+        chunks = render_novel(model, known, cameras, config, watch, with_segmentation=tracks)
+    for chunk in chunks:
+        with watch.stage("voxels"):
+            points = in_grid(chunk.maps, chunk.cameras, frame, config.voxels)
+            fusion.render(points)
+        if tracks:
+            with watch.stage("labels"):
+                labels.render(chunk.start, points, chunk.levels)
+        if config.novel_views.keep_points:
+            kept.append(chunk.maps)
+    with watch.stage("voxels"):
+        seen = in_grid(located.seen, located.cameras, frame, config.voxels)
+        fusion.see(seen)
+        grid = fusion.grid()
+    if labels is not None:
+        with watch.stage("labels"):
+            labels.see(seen)
+            grid = labels.labelled(grid)
+    novel = pointmaps.joined(kept).cpu() if kept else None
+    return _Fused(grid, fusion.highest_confidence(), novel)
+
+
+def cameras_of(proposed: ProposedViews, located: Located) -> Cameras:
+    """Give proposed views the intrinsics of the views that they belong to."""
+    return Cameras(located.cameras.K[proposed.owner], proposed.world_from_cam)
 
 
 def locate_sets(sets: list[EncodedSet], raw: RawMaps, config: OccAnyConfig) -> Located:
@@ -205,14 +211,17 @@ def locate_sets(sets: list[EncodedSet], raw: RawMaps, config: OccAnyConfig) -> L
     return locate([one.views for one in sets], intrinsics, raw, config)
 
 
-def _label(
-    model: Model, observed: Observed, config: OccAnyConfig
-) -> UInt8[Tensor, "V H W"] | None:
-    """Name the class of every pixel, where the weights can and the settings want it."""
-    if not (config.labels.use and known_classes(model)):
+def label_scene(
+    labeller: Labeller, sets: list[EncodedSet], observed: Observed, config: OccAnyConfig
+) -> SceneLabels | None:
+    """Name the class of every pixel, where something can and the settings want it."""
+    levels = [level[0] for level in observed.raw.segmentation]
+    looks = [look for one in sets for look in one.looks or [None] * len(one.views)]
+    size = tuple(observed.raw.confidence.shape[-2:])
+    views = labeller.label(levels, looks, size, config.labels)
+    if views is None:
         return None
-    fine, size = observed.raw.segmentation[-1][0], observed.raw.confidence.shape[-2:]
-    return classify_pixels(model, fine, size).masked_fill(observed.ignored, UNLABELLED)
+    return SceneLabels(labeller, views, levels, observed.ignored, config)
 
 
 def _seen_here(seen: Pointmaps, set_index: list[int], anchor: str) -> Pointmaps:
@@ -222,88 +231,12 @@ def _seen_here(seen: Pointmaps, set_index: list[int], anchor: str) -> Pointmaps:
     return seen.views(slice(start, start + set_index.count(here)))
 
 
-def observe(
-    model: Model, sets: list[EncodedSet], config: OccAnyConfig, watch: Stopwatch
-) -> Observed:
-    """Write all views into a memory, then decode all of them against it."""
-    tokens = Tokens.joined([one.tokens for one in sets])
-    renders = model.network.renders_novel_views and config.novel_views.steps > 0
-    labels = config.labels.use and bool(known_classes(model))
-    with compute_dtype(model, config):
-        with watch.stage("memory"):
-            memory = model.network.update_memory(tokens)
-        with watch.stage("render"):
-            raw = model.network.render(tokens, memory, with_segmentation=renders or labels)
-            pointmaps.check_finite(raw, "observed")
-    images = torch.cat([one.batch.images for one in sets])[None].to(model.device)
-    levels = model.network.conditioning(raw.segmentation)
-    ignored = torch.cat([one.batch.ignored for one in sets]).to(model.device)
-    raw = replace(raw, confidence=raw.confidence.masked_fill(ignored, 1.0))
-    features = source_features(images, raw.confidence, levels)
-    return Observed(tokens, memory, raw, features, ignored)
-
-
-def _propose(model: Model, cameras: Cameras, config: OccAnyConfig) -> Cameras | None:
+def _propose(model: Model, cameras: Cameras, config: OccAnyConfig) -> ProposedViews | None:
     """Choose novel views by test-time view augmentation; None where there is nothing to render."""
     proposed = propose_views(cameras.world_from_cam, config.novel_views)
     if not (model.network.renders_novel_views and len(proposed.owner)):
         return None
-    return Cameras(cameras.K[proposed.owner], proposed.world_from_cam)
-
-
-def _render_novel(
-    model: Model,
-    known: tuple[Observed, Located],
-    cameras: Cameras | None,
-    config: OccAnyConfig,
-    watch: Stopwatch,
-) -> Iterator[tuple[Pointmaps, Cameras]]:
-    """Render novel views chunk by chunk; nothing of a chunk is kept here."""
-    size = config.novel_views.chunk
-    for start in range(0, 0 if cameras is None else len(cameras.K), size):
-        chunk = cameras.views(slice(start, start + size))
-        yield render_chunk(model, known, chunk, config, watch), chunk
-
-
-def render_chunk(
-    model: Model,
-    known: tuple[Observed, Located],
-    cameras: Cameras,
-    config: OccAnyConfig,
-    watch: Stopwatch,
-) -> Pointmaps:
-    """Render novel views together.
-
-    The network is shown its own metres, in which its memory is, and its answer is scaled.
-    """
-    observed, located = known
-    factor = located.scale.factor
-    drawn = observed.drawn(located.seen.points_world / factor)
-    in_network = Cameras(cameras.K, rigid.scaled(cameras.world_from_cam, 1 / factor))
-    # View by view: the picture of projected points is large, its tokens are small.
-    tokens = []
-    for view in range(len(cameras.K)):
-        one = in_network.views(slice(view, view + 1))
-        with watch.stage("project"):
-            projected = project_points(
-                drawn[None], observed.features,
-                one.K[None], one.world_from_cam[None],
-            )  # fmt: skip
-        with watch.stage("tokenize"):
-            tokens.append(model.network.tokenize(projected))
-    known = None
-    if located.is_calibrated:
-        known = calibration_of_novel(in_network, located.rig_from_reference)
-    with watch.stage("render_novel"), compute_dtype(model, config):
-        raw = model.network.render_novel(
-            torch.cat(tokens, dim=1), observed.tokens, observed.memory, known,
-            with_segmentation=False,
-        )  # fmt: skip
-        pointmaps.check_finite(raw, "rendered")
-    maps = pointmaps.scaled(pointmaps.of_scene(raw), factor)
-    if located.is_calibrated:
-        maps = pointmaps.calibrate(maps, cameras.K, cameras.world_from_cam)
-    return maps
+    return proposed
 
 
 def predict(
@@ -321,7 +254,10 @@ def predict(
         InputError, DegenerateGeometryError: As `encode` and `reconstruct`.
     """
     config = OccAnyConfig() if config is None else config
+    labeller = Labeller(model, config.labels)
     watch = Stopwatch()
     with watch.stage("encode"):
         sets = [encode(model, views, config) for views in view_sets]
-    return reconstruct(model, sets, config, watch.seconds)
+    with watch.stage("look"):
+        sets = [look(labeller, one, config) for one in sets]
+    return reconstruct(model, sets, config, watch.seconds, labeller)

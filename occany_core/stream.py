@@ -8,7 +8,8 @@ window.
 """
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -17,7 +18,8 @@ from occany_core.checkpoints import Model
 from occany_core.config import OccAnyConfig
 from occany_core.images import View
 from occany_core.odometry import Odometry
-from occany_core.pipeline import EncodedSet, Scene, encode, reconstruct
+from occany_core.pipeline import EncodedSet, Scene, encode, look, reconstruct
+from occany_core.semantics.labelling import Labeller
 from occany_core.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
@@ -48,11 +50,31 @@ def _last_motion(scene: Scene) -> torch.Tensor:
 
 
 class Stream:
-    """Feeds view sets to the pipeline one after the other."""
+    """Feeds view sets to the pipeline one after the other.
 
-    def __init__(self, model: Model, config: OccAnyConfig) -> None:
+    Args:
+        model: Network and card.
+        config: Settings; they may be replaced between two view sets, but for what `Labeller`
+            keeps.
+        labeller: Names pixels and cells; if None, one is made.
+        looks: Gives view sets what was found in their pictures, at every cycle; if None, the
+            pictures of a new set are looked at as it comes, however long that takes.
+
+    Raises:
+        ConfigError, CheckpointError: As `Labeller`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        config: OccAnyConfig,
+        labeller: Labeller | None = None,
+        looks: Callable[[EncodedSet], EncodedSet] | None = None,
+    ) -> None:
         self.model = model
         self.config = config
+        self.labeller = labeller or Labeller(model, config.labels)
+        self._looks = looks or (lambda encoded: look(self.labeller, encoded, self.config))
         self._window: list[_Kept] = []
         self._odometry = Odometry()
 
@@ -89,6 +111,9 @@ class Stream:
         with watch.stage("encode"):
             new = encode(self.model, views, self.config)
         past = self._past_for(new)
+        with watch.stage("look"):
+            new = self._looks(new)
+            past = [replace(kept, encoded=self._looks(kept.encoded)) for kept in past]
         scene, reason = self._reconstruct(past, new, watch)
         if reason:
             past = []
@@ -114,13 +139,13 @@ class Stream:
         """
         before = dict(watch.seconds)
         sets = [*(kept.encoded for kept in past), new]
-        scene = reconstruct(self.model, sets, self.config, before)
+        scene = reconstruct(self.model, sets, self.config, before, self.labeller)
         if not past:
             return scene, self._why_alone(new)
         seconds = new.views[0].stamp - past[-1].stamp
         reason = self._implausible(_last_motion(scene), seconds)
         if reason:
-            scene = reconstruct(self.model, [new], self.config, before)
+            scene = reconstruct(self.model, [new], self.config, before, self.labeller)
         return scene, reason
 
     def _implausible(self, motion: torch.Tensor, seconds: float) -> str:

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from occany_core import camera, rigid
 from occany_core.checkpoints import Model
-from occany_core.class_labels import UNLABELLED, classify_pixels, known_classes
 from occany_core.config import OccAnyConfig, from_flat
 from occany_core.errors import InputError
-from occany_core.pipeline import EncodedSet, locate_sets, observe, render_chunk
+from occany_core.observation import EncodedSet, observe, render_chunk
+from occany_core.pipeline import label_scene, locate_sets
 from occany_core.poses import Cameras
 from occany_core.projection import nearest_points
+from occany_core.semantics.class_prompts import UNLABELLED
+from occany_core.semantics.labelling import Labeller
 from occany_core.stopwatch import Stopwatch
 
 SIDES = (16, 4096)
@@ -61,6 +63,7 @@ def render_views(
     config: OccAnyConfig,
     grid_from_cam: Float[Tensor, "R 4 4"],
     wanted: WantedCamera | None = None,
+    labeller: Labeller | None = None,
 ) -> RenderedViews:
     """Render views of a scene from where no camera was.
 
@@ -70,6 +73,7 @@ def render_views(
         config: The settings that the scene was made with.
         grid_from_cam: Poses of the optical frames.
         wanted: The reference camera as the network sees it, if None.
+        labeller: Names what is seen; if None, one is made for this call.
 
     Raises:
         InputError: The weights render nothing, the camera is absurd, or a view shows nothing that
@@ -82,7 +86,10 @@ def render_views(
     if wanted is not None:
         check_camera(wanted, rows, columns)
     watch = Stopwatch()
-    observed = observe(model, sets, from_flat({"novel_views.steps": 1}, config), watch)
+    labeller = labeller or Labeller(model, config.labels)
+    observed = observe(
+        model, sets, from_flat({"novel_views.steps": 1}, config), watch, with_segmentation=True
+    )
     located = locate_sets(sets, observed.raw, config)
     if wanted is None:
         wanted = WantedCamera(located.cameras.K[0].cpu(), rows, columns)
@@ -96,12 +103,11 @@ def render_views(
     drawn = observed.drawn(located.seen.points_world)
     shown = _shown_points(drawn, cameras, (rows, columns))
     _check_shown(shown, grid_from_cam)
-    maps = render_chunk(model, (observed, located), cameras, config, watch)
-    labels = None
-    if config.labels.use and known_classes(model):
-        fine = observed.raw.segmentation[-1][0]
-        of_points = classify_pixels(model, fine, (rows, columns)).flatten()
-        labels = of_points[shown.clamp_min(0)].where(shown >= 0, UNLABELLED)
+    maps = render_chunk(model, (observed, located), cameras, config, watch).maps
+    labels = label_scene(labeller, sets, observed, config)
+    if labels is not None:
+        of_points = labels.pixels.flatten()[shown.clamp_min(0)]
+        labels = of_points.where(shown >= 0, UNLABELLED)
     size = (wanted.height, wanted.width)
     return RenderedViews(
         wanted,

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from occany_core import Scene
-from occany_core.class_labels import TABLE, UNLABELLED
 from occany_core.datasets.class_tables import SemanticClass, load_classes
 from occany_core.errors import ConfigError
+from occany_core.semantics.class_prompts import TABLE, UNLABELLED
 
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 

@@ -13,9 +13,9 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from torch import Tensor
 
-from occany_core.class_labels import known_classes
 from occany_core.datasets.class_tables import SemanticClass
 from occany_core.errors import InputError, OccAnyError
+from occany_core.semantics.class_probe import known_classes
 from occany_core.view_rendering import RenderedViews, WantedCamera
 from occany_ros.budget import Budget
 from occany_ros.camera_outputs import CameraOutputs

@@ -30,7 +30,7 @@ LEAVES = {"errors", "config", "rigid", "camera"}
 GEOMETRY = LEAVES | {"pointmaps", "poses", "novel_views", "projection", "voxels", "rig_poses"}
 CHAIN = GEOMETRY | {"images", "calibrated_images", "calibration", "network", "checkpoints"}
 CHAIN |= {"scale", "location"}
-STEPS = CHAIN | {"grid_frame", "class_labels", "datasets", "semantics", "stopwatch"}
+STEPS = CHAIN | {"grid_frame", "datasets", "semantics", "observation", "stopwatch"}
 LIBRARY = STEPS | {"pipeline", "view_rendering", "odometry", "stream"}
 LIBRARY |= {"grid_fields", "grid_codec"}
 
@@ -57,11 +57,11 @@ ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "grid_fields": {"errors"},
     "grid_codec": {"errors", "grid_fields"},
     "grid_frame": LEAVES | {"pointmaps", "poses", "voxels"},
-    "class_labels": LEAVES | {"checkpoints", "voxels", "datasets"},
+    "observation": CHAIN | {"semantics", "stopwatch"},
     "pipeline": STEPS,
     "view_rendering": STEPS | {"pipeline"},
     "odometry": LEAVES,
-    "stream": CHAIN | {"pipeline", "odometry", "stopwatch"},
+    "stream": STEPS | {"pipeline", "odometry"},
     "synthetic": {"errors", "config", "rigid", "camera"},
     "training": CHAIN | {"synthetic", "datasets", "semantics"},
     "datasets": LEAVES | {"images"},

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from occany_core.checkpoints import load_model, write_metrics
-from occany_core.class_labels import known_classes
 from occany_core.cli import ablations, held_back_streets, settings_arguments
 from occany_core.cli.ablation_report import chart_of_sweep
 from occany_core.config import OccAnyConfig
@@ -16,6 +15,7 @@ from occany_core.evaluation.synthocc import WITHOUT_PROBE, evaluate
 from occany_core.evaluation.view_augmentation import INGREDIENTS
 from occany_core.picture.charts import save_charts
 from occany_core.picture.page import check_format
+from occany_core.semantics.class_probe import known_classes
 
 NAME = "evaluate"
 HELP = "score a model, or a way to train it, on held-back synthetic streets"

@@ -4,13 +4,13 @@
 import argparse
 from pathlib import Path
 
-from occany_core.class_labels import TABLE
 from occany_core.cli import training_curves
 from occany_core.datasets.class_tables import load_classes
 from occany_core.errors import InputError
 from occany_core.live_view import LiveView, show_scene
 from occany_core.picture import save_scene_picture
 from occany_core.results import GRID, PICTURE, load_grid, load_scene
+from occany_core.semantics.class_prompts import TABLE
 from occany_core.training.journal import LOG
 
 NAME = "view"

@@ -288,8 +288,65 @@ class LabelsConfig:
     """Classes of pixels and cells."""
 
     use: Annotated[
-        bool, "name the class of pixels and of occupied cells, with weights that know classes"
+        bool, "name the class of pixels and of occupied cells, where something knows classes"
     ] = True
+    pipeline: Annotated[
+        Literal["classes", "distilled", "pretrained", "sam3"],
+        "classes: of each pixel, by the weights' own probe; distilled: masks that boxes of a "
+        "detector ask of the network's features; pretrained: of SAM2's features of the pictures; "
+        "sam3: masks that texts ask of SAM3",
+    ] = "classes"
+    classes: Annotated[
+        tuple[str, ...],
+        "names of the classes that are labelled, in this order, and texts for a detector that "
+        "understands them; empty: all classes of the table",
+    ] = ()
+    detector: Annotated[
+        str,
+        "what finds boxes: builtin, from the weights' own probe, or the folder of a GroundingDINO",
+    ] = "builtin"
+    sam2: Annotated[
+        str,
+        "folder or .pt file of a SAM2.1 that answers boxes and tracks masks into rendered views; "
+        "empty: the weights' own mask decoder answers",
+    ] = ""
+    sam3: Annotated[str, "folder of a SAM3, for the pipeline sam3"] = ""
+    min_score: Annotated[
+        float, "boxes of a detector up to this score are dropped; 0.05 as published"
+    ] = 0.05
+    min_score_tracked: Annotated[
+        float, "objects up to this score are not painted in rendered views"
+    ] = 0.15
+    merge: Annotated[
+        bool, "masks of one class whose scores are nearly equal become one object"
+    ] = True
+    rendered: Annotated[
+        Literal["unturned", "all", "none"],
+        "rendered views into which masks are tracked: those ahead of a camera, all, or none",
+    ] = "unturned"
+    carry_seconds: Annotated[
+        float,
+        "live: how old boxes may be that are asked of a newer picture of the same camera, while "
+        "the detector works [s]",
+    ] = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("min_score", "min_score_tracked"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"labels.{name}", value, "between 0 and 1")
+        _require(
+            0 <= self.carry_seconds <= 60,
+            "labels.carry_seconds",
+            self.carry_seconds,
+            "between 0 and 60",
+        )
+        texts = [" ".join(text.split()) for text in self.classes]
+        _require(
+            all(0 < len(text) <= 80 for text in texts) and len(set(texts)) == len(texts),
+            "labels.classes",
+            self.classes,
+            "a list of different texts of 1 to 80 letters",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,6 +29,8 @@ class Setting:
     """Allowed texts, or empty."""
     item_type: type = float
     """Type of a tuple's items."""
+    is_list: bool = False
+    """Whether a tuple may have any number of items."""
 
 
 def settings() -> list[Setting]:
@@ -48,6 +50,7 @@ def settings() -> list[Setting]:
                     description=description,
                     choices=choices,
                     item_type=typing.get_args(annotated)[0] if is_tuple else float,
+                    is_list=is_tuple and typing.get_args(annotated)[-1] is ...,
                 )
             )
     return found
@@ -58,10 +61,10 @@ def _coerce(setting: Setting, value: object, place: str) -> Scalar:
     where = f"{setting.path} in {place}" if place else setting.path
     wanted = setting.type
     if wanted is tuple:
-        if not isinstance(value, list | tuple) or len(value) != len(setting.default):
-            raise ConfigError(
-                f"{where} is {value!r}; it must be a list of {len(setting.default)} numbers"
-            )
+        is_list = isinstance(value, list | tuple)
+        if not is_list or not (setting.is_list or len(value) == len(setting.default)):
+            wanted = "texts" if setting.is_list else f"{len(setting.default)} numbers"
+            raise ConfigError(f"{where} is {value!r}; it must be a list of {wanted}")
         item = dataclasses.replace(setting, type=setting.item_type)
         return tuple(_coerce(item, part, place) for part in value)
     if wanted is float and type(value) is int and abs(value) < 2**53:

@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from occany_core.checkpoints import Model
-from occany_core.class_labels import UNLABELLED
 from occany_core.config import OccAnyConfig, from_flat
 from occany_core.evaluation import baselines
 from occany_core.evaluation.scene_scores import SceneScores
 from occany_core.images import View
 from occany_core.pipeline import encode, reconstruct
+from occany_core.semantics.class_prompts import UNLABELLED
 from occany_core.synthetic.classes import SemanticClass
 from occany_core.synthetic.synthocc import SETTINGS, OccupancyScene, scenes
 from occany_core.voxels import VoxelGrid

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The residual convolution of the from-scratch stem and up-sampler."""
+"""Convolutions of the from-scratch stem and up-samplers."""
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -20,3 +21,8 @@ class ResidualConv(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         return x + self.body(x)
+
+
+def doubled(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C 2H 2W"]:
+    """Up-sample to twice the size."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from occany_core.network.attention import Mlp
 from occany_core.network.config import NetworkConfig
+from occany_core.network.convolutions import doubled
 from occany_core.network.encoder import STEM_WIDTHS
 from occany_core.network.known_cameras import KnownCameras
 from occany_core.network.point_activation import confidence_from_logit, exponential_points
 from occany_core.network.point_heads import (
     ConvolutionalPointHead,
     LinearPointHead,
-    doubled,
     pixel_shuffle,
 )
 from occany_core.network.precision import full_precision

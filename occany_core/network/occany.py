@@ -75,7 +75,7 @@ class OccAnyNetwork(nn.Module):
             self.novel_view_heads = Heads(config, has_picture=False)
         if config.prompt_classes is not None:
             self.prompt_decoder = PromptDecoder(config.segmentation_dims)
-            self.class_probe = ClassProbe(config.segmentation_dims[-1], config.prompt_classes)
+            self.class_probe = ClassProbe(config.segmentation_dims, config.prompt_classes)
 
     def encode(
         self, images: Float[Tensor, "B V 3 H W"], cameras: KnownCameras | None = None

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from occany_core.network.config import NetworkConfig
-from occany_core.network.convolutions import ResidualConv
+from occany_core.network.convolutions import ResidualConv, doubled
 from occany_core.network.encoder import STEM_WIDTHS
 from occany_core.network.known_cameras import KnownCameras, SightEmbedding
 
@@ -142,8 +142,3 @@ class ConvolutionalPointHead(nn.Module):
         self.prior[:, -1] += logit
         if self.known_out is not None:
             self.known_out.bias[-1] += logit
-
-
-def doubled(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C 2H 2W"]:
-    """Up-sample to twice the size."""
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from occany_core.network.attention import Mlp, merge_heads, split_heads
+from occany_core.network.convolutions import doubled
 
 HEADS = 4
 BLOCKS = 2
@@ -251,11 +252,20 @@ def drawn_prompts(prompts: Prompts, side: int) -> Float[Tensor, "V M 3 side side
 
 
 class ClassProbe(nn.Module):
-    """Class of each cell of the fine level, by one affine map."""
+    """Class of each cell of the fine level, by one affine map of all three levels."""
 
-    def __init__(self, channels: int, classes: int) -> None:
+    def __init__(self, dims: tuple[int, int, int], classes: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(channels, classes, 1)
+        coarse, middle, fine = dims
+        self.coarse = nn.Conv2d(coarse, classes, 1, bias=False)
+        self.middle = nn.Conv2d(middle, classes, 1, bias=False)
+        self.fine = nn.Conv2d(fine, classes, 1)
 
-    def forward(self, fine: Float[Tensor, "V C3 s4 s4"]) -> Float[Tensor, "V classes s4 s4"]:
-        return self.proj(fine)
+    def forward(
+        self,
+        coarse: Float[Tensor, "V C s s"],
+        middle: Float[Tensor, "V C2 s2 s2"],
+        fine: Float[Tensor, "V C3 s4 s4"],
+    ) -> Float[Tensor, "V classes s4 s4"]:
+        """Return logits; coarser levels are read where they are, then interpolated."""
+        return self.fine(fine) + doubled(self.middle(middle) + doubled(self.coarse(coarse)))

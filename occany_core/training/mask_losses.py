@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the prompt decoder and the class probe minimise: focal, dice, quality; cross-entropy.
 
-After "Segment Anything" (Kirillov et al. 2023). The features they read get no gradient: teachers
-and students stay what they are. `V` views, `M` prompts of a view, `a` side of the fine level.
+After "Segment Anything" (Kirillov et al. 2023). `V` views, `M` prompts of a view, `a` side of the
+fine level.
 """
 
 from collections.abc import Sequence
@@ -33,6 +33,8 @@ class MaskLossSettings:
     """Focal weight of cells inside against those outside."""
     focus: float = 2.0
     """Exponent by which cells that are already right count less."""
+    shapes_features: bool = False
+    """Whether features learn to be asked, besides looking like the teacher's."""
 
     def __post_init__(self) -> None:
         if min(self.focal, self.dice, self.quality, self.classes, self.focus) < 0:
@@ -82,13 +84,14 @@ def prompting_loss(  # noqa: PLR0913 - two networks, their input and their two k
     Args:
         decoder: Prompts -> masks.
         probe: Fine features -> classes.
-        levels: Coarse, middle and fine features; no gradient reaches them.
+        levels: Coarse, middle and fine features; a gradient reaches them if `shapes_features`.
         targets: Prompts and masks of the same views.
         classes: True class of each cell of the fine level.
         class_weights: Of `weights_of_classes`.
         settings: Weights.
     """
-    coarse, middle, fine = (level.detach() for level in levels)
+    kept = levels if settings.shapes_features else [level.detach() for level in levels]
+    coarse, middle, fine = kept
     focal = dice = quality = probed = overlap = right = fine.new_zeros(())
     if settings.has_masks:
         answers = decoder(coarse, (fine, middle), targets.prompts)
@@ -96,7 +99,7 @@ def prompting_loss(  # noqa: PLR0913 - two networks, their input and their two k
         found = mask_iou(answers.logits.detach() > 0, targets.masks)
         overlap = (found * targets.valid).sum() / targets.valid.sum().clamp_min(1)
     if settings.classes > 0:
-        logits = probe(fine)
+        logits = probe(coarse, middle, fine)
         probed = F.cross_entropy(logits, classes, weight=class_weights)
         right = (logits.detach().argmax(dim=1) == classes).float().mean()
     total = settings.focal * focal + settings.dice * dice

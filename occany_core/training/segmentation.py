@@ -120,7 +120,7 @@ def masks_and_classes(
     settings: tuple[MaskLossSettings, PromptSettings],
     draws: torch.Generator,
 ) -> PromptingLoss:
-    """Ask prompt decoder and class probe about features; no gradient reaches these.
+    """Ask prompt decoder and class probe about features.
 
     Args:
         network: Has both.

@@ -42,9 +42,9 @@ def probed_model(always: int, classes: int = 18) -> Model:
         if weights.shape == network.state_dict()[name].shape  # its tokens carry more channels
     }
     network.load_state_dict(network.state_dict() | known)
-    network.class_probe.proj.weight.data.zero_()
-    network.class_probe.proj.bias.data.zero_()
-    network.class_probe.proj.bias.data[always] = 1
+    for weights in network.class_probe.parameters():
+        weights.data.zero_()
+    network.class_probe.fine.bias.data[always] = 1
     return Model(network.eval().requires_grad_(False), plain.card, plain.device)
 
 

@@ -289,7 +289,7 @@ def test_terms_are_means_over_valid_prompts_and_vanish_at_the_truth():
 
 def test_features_get_no_gradient_but_decoder_and_probe_do():
     levels = [level.requires_grad_() for level in levels_of(2)]
-    decoder, probe = decoder_with_random_weights(), ClassProbe(DIMS[2], 3)
+    decoder, probe = decoder_with_random_weights(), ClassProbe(DIMS, 3)
     targets = sample_prompts(instance_map(), 4 * SIDE, PromptSettings(least_cells=2), generator())
     classes = torch.zeros(2, 4 * SIDE, 4 * SIDE, dtype=torch.long)
     weights = weights_of_classes(torch.tensor([10, 10, 0]))
@@ -306,6 +306,16 @@ def test_features_get_no_gradient_but_decoder_and_probe_do():
     ]
     # a key bias moves all scores of a query alike, so that it changes nothing
     assert [name for name in without if not name.endswith("key.bias")] == []
+
+
+def test_features_learn_to_be_asked_where_that_is_wanted():
+    levels = [level.requires_grad_() for level in levels_of(2)]
+    targets = sample_prompts(instance_map(), 4 * SIDE, PromptSettings(least_cells=2), generator())
+    classes = torch.zeros(2, 4 * SIDE, 4 * SIDE, dtype=torch.long)
+    settings = MaskLossSettings(shapes_features=True)
+    networks = decoder_with_random_weights(), ClassProbe(DIMS, 3)
+    prompting_loss(*networks, levels, targets, classes, torch.ones(3), settings).total.backward()
+    assert all(level.grad.any() for level in levels)
 
 
 def test_common_classes_weigh_less_and_the_mean_over_cells_is_one():
@@ -353,7 +363,7 @@ def test_decoder_and_probe_learn_on_the_teacher_and_hold_in_other_worlds():
     torch.manual_seed(0)
     random, side = generator(), LEARNING_SIZE // 4
     levels, instance, classes = features_of_worlds(range(10))
-    decoder, probe = PromptDecoder(LEARNING_DIMS), ClassProbe(16, len(SemanticClass))
+    decoder, probe = PromptDecoder(LEARNING_DIMS), ClassProbe(LEARNING_DIMS, len(SemanticClass))
     weights = weights_of_classes(torch.bincount(classes.flatten(), minlength=len(SemanticClass)))
     groups = [{"params": decoder.parameters()}, {"params": probe.parameters(), "lr": 0.02}]
     optimizer = torch.optim.AdamW(groups, lr=0.002)
@@ -374,7 +384,7 @@ def test_decoder_and_probe_learn_on_the_teacher_and_hold_in_other_worlds():
     )
     with torch.no_grad():
         answers = answer(decoder, levels, targets.prompts)
-        probed = probe(levels[2]).argmax(dim=1)
+        probed = probe(*levels).argmax(dim=1)
     overlap = mask_iou(answers.logits > 0, targets.masks)[targets.valid]
     filled = drawn_prompts(targets.prompts, side)[:, :, 0] > 0.5
     of_boxes = mask_iou(filled, targets.masks)[targets.valid]

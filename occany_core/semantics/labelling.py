@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures and promptable features -> a label for every pixel, by the pipeline of the settings.
+
+`classes`: the weights' own probe names every pixel. `distilled`: a detector finds boxes, a mask
+decoder asks the network's features for masks (paper 3.4, spec 11.1). `pretrained`: the same on
+SAM2's own features of the pictures. `sam3`: texts ask SAM3 for masks (spec 11.2).
+
+What takes long and needs only pictures is apart (`Labeller.look`), so that live use can do it
+beside the geometry. `V` views, `M` objects, `H W` pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from occany_core.checkpoints import Model
+from occany_core.config import LabelsConfig
+from occany_core.datasets.class_tables import SemanticClass
+from occany_core.errors import ConfigError
+from occany_core.semantics.class_probe import classify_pixels, known_classes
+from occany_core.semantics.class_prompts import UNLABELLED, Vocabulary, vocabulary
+from occany_core.semantics.detections import Detections
+from occany_core.semantics.features import PromptableFeatures
+from occany_core.semantics.label_models import LabelModels, load_label_models
+from occany_core.semantics.painting import LabelledMasks, merge_masks, paint_observed
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one picture shows, whatever its geometry."""
+
+    detections: Detections | None = None
+    """None where boxes come from the network's features."""
+    features: PromptableFeatures | None = None
+    """SAM2's own, of this one view; None where the network's are asked."""
+    objects: LabelledMasks | None = None
+    """SAM3's answers, at the picture's size."""
+    asked: tuple[str, ...] = ()
+    """`labels.classes` when it was looked at."""
+
+
+@dataclass(frozen=True)
+class ViewLabels:
+    """Labels of views."""
+
+    pixels: UInt8[Tensor, "V H W"]
+    """Class ids; `UNLABELLED` where nothing is known."""
+    objects: tuple[LabelledMasks, ...] = ()
+    """Of each view; empty for the pipeline `classes`."""
+
+
+class Labeller:
+    """The pipeline, with the models that it needs.
+
+    Args:
+        model: The network.
+        config: Pipeline and models, which stay; all else is read anew at every call.
+
+    Raises:
+        ConfigError: A setting that the weights or the installation cannot serve.
+        CheckpointError: Weights that are missing or of another kind.
+    """
+
+    def __init__(self, model: Model, config: LabelsConfig) -> None:
+        self.model = model
+        self.models = load_label_models(model, config) if config.use else LabelModels()
+        self.check(config)
+
+    def check(self, config: LabelsConfig) -> None:
+        """See that everything that is to be labelled can be.
+
+        Raises:
+            ConfigError: A text that nothing here understands.
+        """
+        foreign = vocabulary(config.classes).foreign
+        if not config.use or not foreign or self.models.reads_texts:
+            return
+        known = ", ".join(one.name for one in vocabulary().classes)
+        raise ConfigError(
+            f"labels.classes holds {foreign[0]!r}, which is none of the classes that the weights "
+            f"know ({known}); for other texts name a GroundingDINO in labels.detector, or use the "
+            "pipeline sam3"
+        )
+
+    def vocabulary(self, config: LabelsConfig) -> Vocabulary | None:
+        """Return what is labelled; None where nothing is."""
+        names_any = config.use and (config.pipeline != "classes" or known_classes(self.model))
+        return vocabulary(config.classes) if names_any else None
+
+    def classes(self, config: LabelsConfig) -> tuple[SemanticClass, ...]:
+        """Return what the ids mean, in the order of the settings; none where none are used."""
+        found = self.vocabulary(config)
+        return () if found is None else found.classes
+
+    def needs_features(self, config: LabelsConfig) -> bool:
+        """Whether the network's promptable features of the observed views are needed."""
+        asks_network = config.pipeline in ("classes", "distilled")
+        finds_there = self.models.probe_detector is not None
+        return self.vocabulary(config) is not None and (asks_network or finds_there)
+
+    def tracks(self, config: LabelsConfig) -> bool:
+        """Whether masks are carried into rendered views."""
+        is_possible = self.models.tracker is not None and config.pipeline == "distilled"
+        return config.use and is_possible and config.rendered != "none"
+
+    @torch.inference_mode()
+    def look(self, rgb: UInt8[Tensor, "V H W 3"], config: LabelsConfig) -> tuple[Look, ...] | None:
+        """Do what needs pictures alone, for each; None where nothing does.
+
+        Args:
+            rgb: Prepared pictures, at the network's size.
+            config: Settings.
+        """
+        found, models = self.vocabulary(config), self.models
+        if found is None or not models.look_at_pictures:
+            return None
+        if models.segmenter is not None:
+            texts = models.segmenter.text_prompts(found.prompts, found.convention)
+            answers = models.segmenter.masks_in_pictures(rgb, texts)
+            return tuple(Look(objects=objects, asked=config.classes) for objects in answers)
+        detections, features = [None] * len(rgb), [None] * len(rgb)
+        if models.detector is not None:
+            detections = models.detector.detect(rgb, found.prompts)
+        if models.encoder is not None:
+            seen = models.encoder(rgb)
+            features = [seen.views(slice(view, view + 1)) for view in range(len(rgb))]
+        return tuple(
+            Look(boxes, seen, asked=config.classes)
+            for boxes, seen in zip(detections, features, strict=True)
+        )
+
+    @torch.inference_mode()
+    def label(
+        self,
+        levels: Sequence[Float[Tensor, "V C s s"]],
+        looks: Sequence[Look | None],
+        size: tuple[int, int],
+        config: LabelsConfig,
+    ) -> ViewLabels | None:
+        """Label observed views; None where nothing is to be labelled.
+
+        Args:
+            levels: The network's promptable features, or nothing where the network has none.
+            looks: Of each view; None where it was not looked at (yet): where that is needed, the
+                view stays unlabelled.
+            size: Height and width of the pictures.
+            config: Settings.
+        """
+        found = self.vocabulary(config)
+        if found is None:
+            return None
+        if config.pipeline == "classes":
+            return ViewLabels(_only(classify_pixels(self.model, levels, size), found))
+        features = PromptableFeatures(*levels) if levels else None
+        boxes = [None if look is None else look.detections for look in looks]
+        if self.models.probe_detector is not None:
+            boxes = self.models.probe_detector.detect(
+                features, found.prompts.without(found.convention)
+            )
+        objects = []
+        for view, (look, detections) in enumerate(zip(looks, boxes, strict=True)):
+            own = features and features.views(slice(view, view + 1))
+            objects.append(self._objects(look or Look(), detections, own, size, config))
+        pixels = torch.stack([paint_observed(masks, found.convention) for masks in objects])
+        return ViewLabels(
+            pixels.masked_fill(pixels == found.convention.empty, UNLABELLED), tuple(objects)
+        )
+
+    def _objects(
+        self,
+        look: Look,
+        detections: Detections | None,
+        own: PromptableFeatures | None,
+        size: tuple[int, int],
+        config: LabelsConfig,
+    ) -> LabelledMasks:
+        """Return the objects of one view."""
+        if look.objects is not None:
+            return look.objects
+        features = look.features or own
+        needs_features = config.pipeline == "pretrained" and look.features is None
+        if detections is None or features is None or needs_features:
+            return no_objects(size)
+        detections = detections[detections.scores > config.min_score]
+        if not len(detections.scores):
+            return no_objects(size)
+        logits = self.models.prompter.masks_from_boxes(features, detections.boxes[None])[0]
+        found = LabelledMasks(masks_of_logits(logits, size), detections.scores, detections.labels)
+        return merge_masks(found) if config.merge else found
+
+
+def no_objects(size: tuple[int, int]) -> LabelledMasks:
+    """Return the answer for a view in which nothing was found."""
+    nothing = torch.zeros(0)
+    return LabelledMasks(torch.zeros(0, *size, dtype=torch.bool), nothing, nothing.long())
+
+
+def masks_of_logits(
+    logits: Float[Tensor, "M a a"], size: tuple[int, int]
+) -> Bool[Tensor, "M H W"]:
+    """Stretch square masks to a picture of (height, width): inside where positive."""
+    return F.interpolate(logits[None], tuple(size), mode="bilinear", align_corners=False)[0] > 0
+
+
+def _only(pixels: UInt8[Tensor, "V H W"], found: Vocabulary) -> UInt8[Tensor, "V H W"]:
+    """Take the label away from pixels of classes that were not asked for."""
+    kept = torch.full((256,), UNLABELLED, dtype=torch.uint8, device=pixels.device)
+    for one in found.classes:
+        kept[one.id] = one.id
+    return kept[pixels.long()]
