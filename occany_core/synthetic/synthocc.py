@@ -16,7 +16,7 @@ import torch
 
 from occany_core.errors import ConfigError
 from occany_core.synthetic.occupancy import OCC3D_GRID, GridFrame, seen_cells, voxel_classes
-from occany_core.synthetic.renderer import render
+from occany_core.synthetic.renderer import Frames, render
 from occany_core.synthetic.rigs import RigCamera, named_rig
 from occany_core.synthetic.samples import TOO_CLOSE_SHARE, is_blocked
 from occany_core.synthetic.scene import Scene
@@ -37,8 +37,9 @@ _TRIAL_WIDTH, _TRIAL_HEIGHT = 128, 72  # size at which a seed is accepted or rej
 class InputView:
     """One input picture: rgb (H,W,3) uint8, K (3,3) pixels, rig_from_cam (4,4), stamp in seconds.
 
-    Truth, not an input of a method: world_from_rig (4,4) at the stamp, and depth (H,W) float32,
-    exact z-depth in metres, inf in the sky.
+    Truth, not an input of a method: world_from_rig (4,4) at the stamp; depth (H,W) float32, exact
+    z-depth in metres, inf in the sky; semantics (H,W) uint8 Occ3D class, 17 in the sky; instance
+    (H,W) int32, 0 where ground or sky, the same in all views of a scene.
     """
 
     camera: str
@@ -48,6 +49,8 @@ class InputView:
     stamp: float
     world_from_rig: np.ndarray
     depth: np.ndarray
+    semantics: np.ndarray
+    instance: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,7 @@ def scene(
     cameras, stamps = _cameras(setting, width, height)
     K, world_from_cam, seconds = _tensors(world, cameras, stamps, device)
     frames = render(street, K, world_from_cam, seconds, height, width)
-    poses = world.ego_poses(stamps)
-    rgb, depth = frames.rgb_uint8().cpu().numpy(), frames.depth.cpu().numpy()
-    views = [
-        InputView(cam.name, rgb[i], cam.K, cam.rig_from_cam, stamps[i], poses[i], depth[i])
-        for i, cam in enumerate(cameras)
-    ]
+    views = _input_views(frames, cameras, stamps, world.ego_poses(stamps))
     world_from_ego = world.ego_poses([0.0])[0]
     return OccupancyScene(
         seed=seed,
@@ -101,6 +99,29 @@ def scene(
         mask_camera=seen_cells(frames.depth, frames.rays, world_from_cam, world_from_ego),
         grid=OCC3D_GRID,
     )
+
+
+def _input_views(
+    frames: Frames, cameras: list[RigCamera], stamps: list[float], poses: np.ndarray
+) -> list[InputView]:
+    """What each camera shows, with its truth; `poses` (F,4,4) are world_from_rig."""
+    rgb, depth = frames.rgb_uint8().cpu().numpy(), frames.depth.cpu().numpy()
+    semantics = frames.semantics.cpu().numpy().astype(np.uint8)
+    instance = frames.instance.cpu().numpy().astype(np.int32)
+    return [
+        InputView(
+            camera=cam.name,
+            rgb=rgb[i],
+            K=cam.K,
+            rig_from_cam=cam.rig_from_cam,
+            stamp=stamps[i],
+            world_from_rig=poses[i],
+            depth=depth[i],
+            semantics=semantics[i],
+            instance=instance[i],
+        )
+        for i, cam in enumerate(cameras)
+    ]
 
 
 def scenes(
