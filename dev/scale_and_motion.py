@@ -16,7 +16,8 @@ import numpy as np
 from occany_core import Stream, load_model
 from occany_core.config import from_flat
 from occany_core.evaluation.synthocc import view_sets
-from occany_core.pipeline import encode, reconstruct
+from occany_core.observation import encode
+from occany_core.pipeline import reconstruct
 from occany_core.synthetic.synthocc import OccupancyScene, scenes
 
 SETTINGS = {"novel_views.steps": 0, "window.view_sets": 5, "scale.use": "auto"}

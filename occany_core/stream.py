@@ -17,8 +17,9 @@ from occany_core import rigid
 from occany_core.checkpoints import Model
 from occany_core.config import OccAnyConfig
 from occany_core.images import View
+from occany_core.observation import EncodedSet, encode
 from occany_core.odometry import Odometry
-from occany_core.pipeline import EncodedSet, Scene, encode, look, reconstruct
+from occany_core.pipeline import Scene, look, reconstruct
 from occany_core.semantics.labelling import Labeller
 from occany_core.stopwatch import Stopwatch
 

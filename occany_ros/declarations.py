@@ -13,6 +13,8 @@ MAX_CAMERAS = 16
 
 LIVE_CORE_GROUPS = ("window", "calibration", "scale", "novel_views", "voxels", "labels")
 """Core settings that take effect at the next cycle; the others when the node is configured."""
+LOADED = ("labels.pipeline", "labels.detector", "labels.sam2", "labels.sam3")
+"""Those among them that name what is loaded then."""
 
 
 NODE_DECLARATIONS = (
@@ -216,13 +218,6 @@ NODE_DECLARATIONS = (
         "free in every band",
     ),
     Declaration(
-        name="labels.classes",
-        default=(),
-        is_live=True,
-        description="names of the classes that are labelled, in the order of ~/output/label_info; "
-        "empty: all that the weights know",
-    ),
-    Declaration(
         name="labels.colours",
         default=(),
         is_live=True,
@@ -379,7 +374,7 @@ def core_declarations() -> tuple[Declaration, ...]:
             default=setting.default,
             description=setting.description,
             choices=setting.choices,
-            is_live=setting.path.split(".")[0] in LIVE_CORE_GROUPS,
+            is_live=setting.path.split(".")[0] in LIVE_CORE_GROUPS and setting.path not in LOADED,
         )
         for setting in core_settings()
     )

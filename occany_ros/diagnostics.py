@@ -11,6 +11,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Header
 
+from occany_ros.background_looks import LookingState
 from occany_ros.budget import Cost, Limits, Step
 
 SLOW_RATIO = 3
@@ -194,6 +195,19 @@ def budget_finding(step: Step, limits: Limits, cost: Cost | None) -> Finding:
         message = f"a cycle takes {share:.0%} of budget.memory_mb, {limits.memory_mb} MB"
         return Finding("budget", WARN, message, values)
     return Finding("budget", OK, step.describe(), values)
+
+
+def looking_finding(state: LookingState) -> Finding:
+    """Judge how pictures are looked at, beside the geometry."""
+    values = {
+        "view_sets": str(state.done),
+        "last_ms": f"{state.last_ms:.0f}",
+        "left_out": str(state.skipped),
+    }
+    if not state.done:
+        return Finding("labels", WARN, "no picture was looked at yet: nothing has labels", values)
+    message = f"a view set takes {state.last_ms:.0f} ms to look at; newer ones wait meanwhile"
+    return Finding("labels", OK, message, values)
 
 
 def geometry_finding(frame_source: str, missing_transform: str, error: str = "") -> Finding:

@@ -2,6 +2,7 @@
 """A view set -> a Scene: owns the model and the rolling window. Runs in the worker's thread."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -10,9 +11,11 @@ import torch
 from std_msgs.msg import Header
 
 from occany_core import OccAnyConfig, Scene, Stream, View, load_model
-from occany_core.errors import DegenerateGeometryError, MemoryShortageError
+from occany_core.errors import DegenerateGeometryError, MemoryShortageError, OccAnyError
+from occany_core.observation import EncodedSet
 from occany_core.odometry import Odometry
-from occany_core.pipeline import EncodedSet
+from occany_core.semantics.labelling import Labeller
+from occany_ros.background_looks import BackgroundLooks
 from occany_ros.budget import LADDER, Budget, Cost, Work, reduced
 from occany_ros.memory_use import PeakMemory, give_back_memory, is_out_of_memory
 from occany_ros.node_settings import NodeSettings
@@ -71,19 +74,28 @@ def anchor_stamp_s(scene: Scene, config: OccAnyConfig) -> float:
 class Inference:
     """The model with its window, and the budget that says how much of the work is done."""
 
-    def __init__(self, settings: NodeSettings) -> None:
+    def __init__(self, settings: NodeSettings, on_error: Callable[[OccAnyError], None]) -> None:
         """Load the weights.
 
+        Args:
+            settings: Everything that the node was told.
+            on_error: Told of what cannot be found in pictures.
+
         Raises:
-            CheckpointError: The file is missing, damaged or of another kind.
-            ConfigError: The device does not exist.
+            CheckpointError: A file is missing, damaged or of another kind.
+            ConfigError: The device does not exist, or labels cannot be served.
         """
         runtime = settings.core.runtime
         if runtime.threads:
             torch.set_num_threads(runtime.threads)
         self.model = load_model(settings.checkpoint, device=runtime.device)
         self.budget = Budget()
-        self._stream = Stream(self.model, settings.core)
+        self.labeller = Labeller(self.model, settings.core.labels)
+        self.looking = None
+        if self.labeller.models.look_at_pictures:
+            self.looking = BackgroundLooks(self.labeller, settings.core.labels, on_error)
+        looks = self.looking.looked if self.looking else None
+        self._stream = Stream(self.model, settings.core, self.labeller, looks)
         self._memory = PeakMemory(self.model.device)
         self._epoch = 0
         self._stamps_ns: dict[float, int] = {}
@@ -102,7 +114,7 @@ class Inference:
         noise = np.random.default_rng(0).integers(0, 255, size, np.uint8)
         config = self._stream.config
         uncalibrated = replace(config.calibration, use="off")
-        stream = Stream(self.model, replace(config, calibration=uncalibrated))
+        stream = Stream(self.model, replace(config, calibration=uncalibrated), self.labeller)
         try:
             with suppress(DegenerateGeometryError):
                 stream.add([View(rgb=noise, camera=camera) for camera in cameras])
@@ -126,6 +138,8 @@ class Inference:
         if is_new_history:
             self._epoch = job.view_set.epoch
             self._stream.reset()
+            if self.looking:
+                self.looking.forget()
         work = self._work(job)
         self._memory.start()
         try:
@@ -164,11 +178,14 @@ class Inference:
     def _cycle(self, job: Job, views: ViewMaker, work: Work, is_new_history: bool) -> Result:
         started = time.perf_counter()
         self._stream.config = reduced(work, self.budget.step)  # from this cycle on
+        if self.looking:
+            self.looking.config = job.settings.core.labels
         prepared = views.make(job.view_set, job.settings)
         decoded = time.perf_counter()
         for image in job.view_set.images:
             self._remember(image.stamp_ns)
-        scene = job.settings.labels.applied(self._stream.add(prepared))
+        scene = self._stream.add(prepared)
+        scene = replace(scene, classes=job.settings.colours.applied(scene.classes))
         stages_ms = {"decode": 1e3 * (decoded - started)}
         stages_ms |= {stage: 1e3 * seconds for stage, seconds in scene.timings.items()}
         return Result(
@@ -191,6 +208,8 @@ class Inference:
 
     def close(self) -> None:
         """Free the memory of model and window."""
-        self._stream = None
+        if self.looking:
+            self.looking.close()
+        self._stream = self.labeller = self.looking = None
         self.model = None
         give_back_memory()

@@ -19,21 +19,21 @@ class LabelInfoOutput:
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._publisher = node.create_publisher(LabelInfo, "~/output/label_info", latched)
 
-    def show(self, classes: tuple[SemanticClass, ...], model: str) -> None:
+    def show(self, classes: tuple[SemanticClass, ...], source: str) -> None:
         """Tell what the ids mean from now on, unless that is told already.
 
         Args:
             classes: In the order in which they are listed.
-            model: Name of the weights.
+            source: Who names them.
         """
-        if self._shown == (classes, model):
+        if self._shown == (classes, source):
             return
-        self._shown = classes, model
+        self._shown = classes, source
         self.version += 1
         message = LabelInfo(version=self.version)
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.classes = [_class_message(one) for one in classes]
-        message.source = f"class probe of the weights {model}" if classes else ""
+        message.source = source
         self._publisher.publish(message)
 
 

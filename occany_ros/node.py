@@ -15,11 +15,15 @@ from torch import Tensor
 
 from occany_core.datasets.class_tables import SemanticClass
 from occany_core.errors import InputError, OccAnyError
-from occany_core.semantics.class_probe import known_classes
 from occany_core.view_rendering import RenderedViews, WantedCamera
 from occany_ros.budget import Budget
 from occany_ros.camera_outputs import CameraOutputs
-from occany_ros.diagnostics import budget_finding, camera_finding, clock_finding
+from occany_ros.diagnostics import (
+    budget_finding,
+    camera_finding,
+    clock_finding,
+    looking_finding,
+)
 from occany_ros.inference import Inference, Job
 from occany_ros.label_info import LabelInfoOutput
 from occany_ros.msg import OccAnyStatus
@@ -112,7 +116,7 @@ class OccAnyNode(LifecycleNode):
 
     @property
     def known_classes(self) -> tuple[SemanticClass, ...]:
-        """What the weights in use can name; none where the settings leave labels out."""
+        """What is labelled; none where the settings leave labels out, or nothing names any."""
         return self._classes_for(self._settings) if self._inference else ()
 
     @property
@@ -148,7 +152,7 @@ class OccAnyNode(LifecycleNode):
     def _configure(self) -> None:
         settings = self._settings = self._node_parameters.read()
         began = time.monotonic()
-        self._inference = Inference(settings)
+        self._inference = Inference(settings, self._on_error)
         model, cameras = self._inference.model, settings.sync.cameras
         self._inference.warm_up(cameras)
         licence = model.card.get("licence", "not stated")
@@ -234,9 +238,9 @@ class OccAnyNode(LifecycleNode):
             name = self.get_fully_qualified_name()
             raise InputError(f"the node is not active; run `ros2 lifecycle set {name} activate`")
         sets, config = cycle.result.sets, cycle.settings.core
-        model = self._inference.model
+        labeller = self._inference.labeller
         return self._worker.call(
-            lambda: render_within_memory(model, sets, config, base_from_cam, wanted)
+            lambda: render_within_memory(labeller, sets, config, base_from_cam, wanted)
         )
 
     def _stop_worker(self) -> None:
@@ -285,6 +289,7 @@ class OccAnyNode(LifecycleNode):
             self._worker.submit(Job(view_set, self._settings))
 
     def _on_live_change(self, settings: NodeSettings) -> None:
+        self._inference.labeller.check(settings.core.labels)
         self._show_labels(settings)
         self._settings = settings
         self._status.most_spread = settings.core.scale.max_spread
@@ -292,11 +297,12 @@ class OccAnyNode(LifecycleNode):
             self._sync.set_rules(settings.sync)
 
     def _show_labels(self, settings: NodeSettings) -> None:
-        chosen = settings.labels.chosen(self._classes_for(settings))
-        self._label_info.show(chosen, self._inference.model.name)
+        source = self._inference.labeller.source(settings.core.labels)
+        self._label_info.show(self._classes_for(settings), source)
 
     def _classes_for(self, settings: NodeSettings) -> tuple[SemanticClass, ...]:
-        return known_classes(self._inference.model) if settings.core.labels.use else ()
+        classes = self._inference.labeller.classes(settings.core.labels)
+        return settings.colours.applied(classes) if classes else ()
 
     # --- one cycle: the worker's thread --------------------------------------------------------
     def _run_cycle(self, job: Job) -> None:
@@ -366,6 +372,8 @@ class OccAnyNode(LifecycleNode):
         if self._worker is not None:
             step, limits = self._inference.budget.step, self._settings.budget
             findings.append(budget_finding(step, limits, self._status.history.cost))
+            if self._inference.looking is not None:
+                findings.append(looking_finding(self._inference.looking.state))
             states = camera_states(self._inputs, self._sync, time.monotonic_ns())
             findings += map(camera_finding, states)
             since_s = None if self._last_set_s is None else time.monotonic() - self._last_set_s

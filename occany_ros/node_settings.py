@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from occany_core.config import OccAnyConfig, VoxelsConfig, from_flat
 from occany_core.errors import ConfigError
 from occany_core.odometry import Drift
+from occany_core.semantics.class_prompts import vocabulary
 from occany_ros.budget import Limits
 from occany_ros.declaration import Value
 from occany_ros.declarations import MAX_CAMERAS, core_declarations
 from occany_ros.height_bands import Band, BandRules, layers_of
-from occany_ros.label_choice import LabelChoice, check_choice
+from occany_ros.label_colours import LabelColours, check_colours
 from occany_ros.scene_files import default_directory
 from occany_ros.sync_rules import SyncRules
 
@@ -76,7 +77,7 @@ class NodeSettings:
     odom_frame: str
     publish: PublishSettings
     bands: BandRules
-    labels: LabelChoice
+    colours: LabelColours
     files: FileSettings
     budget: Limits
     core: OccAnyConfig
@@ -255,6 +256,7 @@ def node_settings(values: dict[str, Value]) -> NodeSettings:
     files["directory"] = files["directory"] or str(default_directory())
     core = {declaration.name: values[declaration.name] for declaration in core_declarations()}
     config = from_flat(core, place="the node's parameters")
+    asked = tuple(one.name for one in vocabulary(config.labels.classes).classes)
     return NodeSettings(
         checkpoint=values["model.checkpoint"],
         cameras=tuple(_camera_settings(values, name) for name in names),
@@ -267,6 +269,6 @@ def node_settings(values: dict[str, Value]) -> NodeSettings:
             latency_ms=values["budget.latency_ms"], memory_mb=values["budget.memory_mb"]
         ),
         bands=_band_rules(values, config.voxels),
-        labels=check_choice(values["labels.classes"], values["labels.colours"]),
+        colours=check_colours(asked, values["labels.colours"]),
         core=config,
     )

@@ -15,10 +15,10 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from std_msgs.msg import Header
 
-from occany_core.checkpoints import Model
 from occany_core.config import OccAnyConfig
 from occany_core.errors import InputError, MemoryShortageError
-from occany_core.pipeline import EncodedSet
+from occany_core.observation import EncodedSet
+from occany_core.semantics.labelling import Labeller
 from occany_core.view_rendering import RenderedViews, WantedCamera, render_views
 from occany_ros.awaiting import answered, ended_within
 from occany_ros.camera_outputs import pinhole_message
@@ -93,7 +93,7 @@ class RenderService:
 
 
 def render_within_memory(
-    model: Model,
+    labeller: Labeller,
     sets: list[EncodedSet],
     config: OccAnyConfig,
     base_from_cam: torch.Tensor,
@@ -106,13 +106,13 @@ def render_within_memory(
         MemoryShortageError: For so many views.
     """
     try:
-        return render_views(model, sets, config, base_from_cam, wanted)
+        return render_views(labeller.model, sets, config, base_from_cam, wanted, labeller)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
     give_back_memory()
     raise MemoryShortageError(
-        f"out of memory on {model.device} for {len(base_from_cam)} views; ask for fewer"
+        f"out of memory on {labeller.model.device} for {len(base_from_cam)} views; ask for fewer"
     )
 
 
@@ -148,5 +148,4 @@ def fill(response: RenderView.Response, rendered: RenderedViews, cycle: Finished
     response.depth = [plane_to_image(one.numpy(), header) for one in rendered.depth]
     response.confidence = [plane_to_image(one.numpy(), header) for one in rendered.confidence]
     if rendered.labels is not None:
-        labels = cycle.settings.labels.kept(rendered.labels.numpy())
-        response.mask = [plane_to_image(one, header) for one in labels]
+        response.mask = [plane_to_image(one.numpy(), header) for one in rendered.labels]

@@ -29,7 +29,7 @@ from occany_ros.cloud_messages import points_to_cloud, voxel_points
 from occany_ros.grid_boxes import cut_box
 from occany_ros.grid_messages import grid_message
 from occany_ros.inference import Result
-from occany_ros.label_choice import hexadecimal
+from occany_ros.label_colours import hexadecimal
 from occany_ros.msg import VoxelGrid
 from occany_ros.node_settings import NodeSettings
 from occany_ros.srv import GetVoxelGrid, Load, Save, SetCameraEnabled, SetLabels
@@ -262,8 +262,9 @@ class Services:
             self._configured()
             if not self._host.known_classes:
                 raise InputError(
-                    "no classes are named: labels.use is off, or the weights know none; "
-                    "set labels.use to true, or model.checkpoint to other weights"
+                    "no classes are named: labels.use is off, or the weights know none; set "
+                    "labels.use to true, model.checkpoint to other weights, or labels.pipeline to "
+                    "one that finds things"
                 )
             colours = [hexadecimal((one.r, one.g, one.b)) for one in request.colours]
             self._set({"labels.classes": list(request.names), "labels.colours": colours})

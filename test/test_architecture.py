@@ -98,7 +98,7 @@ OPTIONAL_PACKAGES = """
 WITHOUT_ROS = (
     *("synchroniser", "worker", "cycle_times", "declarations", "node_settings"),
     *("sync_rules", "height_bands", "grid_boxes", "scene_files", "interface", "interface_files"),
-    *("budget", "label_choice", "declaration"),
+    *("budget", "label_colours", "declaration", "background_looks"),
 )
 # Packages that only a full ROS 2 has: one module serves both kinds of machine.
 ADAPTERS = {

@@ -16,7 +16,8 @@ from occany_core.config import OccAnyConfig, from_flat
 from occany_core.evaluation.metrics import OccupancyCounts, count_occupancy
 from occany_core.evaluation.synthocc import view_sets
 from occany_core.network import Tokens
-from occany_core.pipeline import EncodedSet, Scene, compute_dtype, encode, reconstruct
+from occany_core.observation import EncodedSet, compute_dtype, encode
+from occany_core.pipeline import Scene, reconstruct
 from occany_core.synthetic.classes import SemanticClass
 from occany_core.synthetic.synthocc import OccupancyScene, scenes
 

@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from occany_core.checkpoints import Model, load_model
+from occany_core.checkpoints import load_model
 from occany_core.cli import settings_arguments
 from occany_core.cli.calibration_file import NO_CALIBRATION, CameraCalibration, load_calibration
 from occany_core.cli.picture_files import RIGS, PictureFile, read_masks, read_picture, view_sets
-from occany_core.config import OccAnyConfig
+from occany_core.config import OccAnyConfig, from_flat
 from occany_core.images import View
-from occany_core.pipeline import Scene, encode, reconstruct
+from occany_core.observation import encode
+from occany_core.pipeline import Scene, look, reconstruct
 from occany_core.results import check_folder, save_scene
+from occany_core.semantics.labelling import Labeller
 from occany_core.stopwatch import Stopwatch
 
 NAME = "predict"
@@ -57,12 +59,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="one picture per camera, CAMERA.png: pixels that are not black show the vehicle "
         "itself and are ignored",
     )
+    parser.add_argument(
+        "--labels",
+        metavar="TEXTS",
+        help="what to label, separated by commas, for example 'car, pedestrian'; short for "
+        "--set labels.classes=[...] (default: every class that the weights know)",
+    )
     settings_arguments.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Check everything that can be wrong, then predict and write."""
     config = settings_arguments.read(arguments)
+    if arguments.labels is not None:
+        texts = [text.strip() for text in arguments.labels.split(",")]
+        config = from_flat({"labels.classes": texts}, config, "--labels")
     check_folder(arguments.output)
     files = view_sets(arguments.pictures, arguments.rig)
     cameras = list(dict.fromkeys(file.camera for one in files for file in one))
@@ -72,11 +83,12 @@ def run(arguments: argparse.Namespace) -> None:
     masks = {} if arguments.masks is None else read_masks(arguments.masks, cameras)
     sets = _read(files, calibration, masks)
     model = load_model(arguments.model, config.runtime.device)
+    labeller = Labeller(model, config.labels)
     _say(
         f"{sum(map(len, sets))} pictures, {len(cameras)} camera(s), {len(sets)} view set(s); "
         f"model {model.name} ({model.card['licence']}) on {model.device}"
     )
-    scene = _predict(model, sets, config)
+    scene = _predict(labeller, sets, config)
     sources = [file.path.name for one in files for file in one]
     title = f"{arguments.pictures[0].resolve().name}  -  model {model.name}"
     save_scene(arguments.output, scene, config, title, sources)
@@ -108,18 +120,22 @@ def _read(
     return sets
 
 
-def _predict(model: Model, sets: list[list[View]], config: OccAnyConfig) -> Scene:
+def _predict(labeller: Labeller, sets: list[list[View]], config: OccAnyConfig) -> Scene:
     """Do what `occany_core.predict` does, and say how far it is."""
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
-    watch = Stopwatch()
+    watch, model = Stopwatch(), labeller.model
     encoded = []
     for index, views in enumerate(sets):
         _say(f"encoding view set {index + 1} of {len(sets)}")
         with watch.stage("encode"):
             encoded.append(encode(model, views, config))
+        if labeller.models.look_at_pictures:
+            _say(f"looking for things in view set {index + 1} of {len(sets)}")
+            with watch.stage("look"):
+                encoded[-1] = look(labeller, encoded[-1], config)
     _say("reconstructing")
-    return reconstruct(model, encoded, config, watch.seconds)
+    return reconstruct(model, encoded, config, watch.seconds, labeller)
 
 
 def _say(text: str) -> None:

@@ -16,8 +16,10 @@ from occany_core.config import OccAnyConfig, from_flat
 from occany_core.evaluation import baselines
 from occany_core.evaluation.scene_scores import SceneScores
 from occany_core.images import View
-from occany_core.pipeline import encode, reconstruct
+from occany_core.observation import encode
+from occany_core.pipeline import look, reconstruct
 from occany_core.semantics.class_prompts import UNLABELLED
+from occany_core.semantics.labelling import Labeller
 from occany_core.synthetic.classes import SemanticClass
 from occany_core.synthetic.synthocc import SETTINGS, OccupancyScene, scenes
 from occany_core.voxels import VoxelGrid
@@ -59,6 +61,7 @@ class _Judge:
 
     def __init__(self, model: Model, config: OccAnyConfig) -> None:
         self.model, self.config = model, config
+        self.labeller = Labeller(model, config.labels)
         self.scores: dict[str, SceneScores] = defaultdict(SceneScores)
         self.constant = baselines.constant_scene()
 
@@ -82,7 +85,8 @@ class _Judge:
         self, name: str, sets: list[list[View]], truth: OccupancyScene, config: OccAnyConfig
     ) -> None:
         encoded = [encode(self.model, views, config) for views in sets]
-        scene = reconstruct(self.model, encoded, config)
+        encoded = [look(self.labeller, one, config) for one in encoded]
+        scene = reconstruct(self.model, encoded, config, labeller=self.labeller)
         scores = self.scores[name]
         scores.add_cells(scene.grid.occupied, truth)
         scores.add_depth(scene.observed.points_cam[..., 2].numpy(), truth)

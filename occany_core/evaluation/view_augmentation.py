@@ -13,7 +13,8 @@ from occany_core.checkpoints import Model
 from occany_core.config import NovelViewsConfig, OccAnyConfig, from_flat
 from occany_core.evaluation.metrics import OccupancyCounts, count_occupancy
 from occany_core.evaluation.synthocc import view_sets
-from occany_core.pipeline import encode, reconstruct
+from occany_core.observation import encode
+from occany_core.pipeline import reconstruct
 from occany_core.synthetic.classes import SemanticClass
 from occany_core.synthetic.synthocc import scenes
 

@@ -2,6 +2,7 @@
 """Names and texts that a user gives -> classes, their ids, and what detectors are asked for."""
 
 import colorsys
+import zlib
 from dataclasses import dataclass
 
 from occany_core.datasets.class_tables import SemanticClass, load_classes
@@ -9,7 +10,7 @@ from occany_core.errors import ConfigError
 from occany_core.voxels import ClassTable
 
 TABLE = "occ3d_nuscenes"
-"""The class table whose ids labels have; texts that are not in it get ids after its last."""
+"""The class table whose ids labels have; other texts get ids beyond, each always the same."""
 UNLABELLED = 255
 """Class id of what has none."""
 GOLDEN_RATIO = 0.618034
@@ -69,20 +70,20 @@ def vocabulary(texts: tuple[str, ...] = ()) -> Vocabulary:
     if not texts:
         asked = [(one, one.prompts) for one in table.classes if one.id != table.other]
         return Vocabulary(table.classes, _prompts(asked))
+    if len(texts) > UNLABELLED - len(table.classes):
+        raise ConfigError(
+            f"labels.classes holds {len(texts)} texts; ids allow for "
+            f"{UNLABELLED - len(table.classes)}"
+        )
     asked, foreign = [], []
     for text in texts:
         known = _known(text, table.classes)
         if known is None:
-            known = _own_class(text, len(table.classes) + len(foreign))
+            known = _own_class(text, len(table.classes), [one.id for one, _ in asked])
             foreign.append(text)
             asked.append((known, (text,)))
         else:
             asked.append((known, known.prompts if _plain(text) == _plain(known.name) else (text,)))
-    if len(table.classes) + len(foreign) > UNLABELLED:
-        raise ConfigError(
-            f"labels.classes holds {len(foreign)} texts of its own; ids allow for "
-            f"{UNLABELLED - len(table.classes)}"
-        )
     plain = [_plain(text) for text in texts]
     if len(set(plain)) < len(plain):
         raise ConfigError(f"labels.classes is {list(texts)}; every text must stand there once")
@@ -102,8 +103,14 @@ def _known(text: str, classes: tuple[SemanticClass, ...]) -> SemanticClass | Non
     return next(by_name, None) or next(by_prompt, None)
 
 
-def _own_class(text: str, label: int) -> SemanticClass:
-    """Make a class that the table does not have; hues of neighbouring ids are far apart."""
+def _own_class(text: str, first: int, taken: list[int]) -> SemanticClass:
+    """Make a class that the table does not have, with an id that follows from the text.
+
+    Two texts may come to the same id; the later one then takes the next that is free.
+    """
+    label = first + zlib.crc32(_plain(text).encode()) % (UNLABELLED - first)
+    while label in taken:
+        label = label + 1 if label + 1 < UNLABELLED else first
     colour = colorsys.hsv_to_rgb(label * GOLDEN_RATIO % 1, 0.75, 0.95)
     red, green, blue = (round(255 * channel) for channel in colour)
     return SemanticClass(label, " ".join(text.split()), 0, (red, green, blue), (text,))

@@ -25,7 +25,7 @@ from occany_core.semantics.class_probe import classify_pixels, known_classes
 from occany_core.semantics.class_prompts import UNLABELLED, Vocabulary, vocabulary
 from occany_core.semantics.detections import Detections
 from occany_core.semantics.features import PromptableFeatures
-from occany_core.semantics.label_models import LabelModels, load_label_models
+from occany_core.semantics.label_models import load_label_models
 from occany_core.semantics.painting import LabelledMasks, merge_masks, paint_observed
 
 
@@ -67,8 +67,24 @@ class Labeller:
 
     def __init__(self, model: Model, config: LabelsConfig) -> None:
         self.model = model
-        self.models = load_label_models(model, config) if config.use else LabelModels()
+        self.models = load_label_models(model, config)
         self.check(config)
+
+    def source(self, config: LabelsConfig) -> str:
+        """Say who names things; empty where nothing is named."""
+        if not self.classes(config):
+            return ""
+        weights = f"the weights {self.model.name}"
+        if config.pipeline == "classes":
+            return f"class probe of {weights}"
+        if config.pipeline == "sam3":
+            return f"texts asked of SAM3, {config.sam3}"
+        boxes = f"class probe of {weights}"
+        if self.models.detector is not None:
+            boxes = f"GroundingDINO, {config.detector}"
+        features = "SAM2" if config.pipeline == "pretrained" else weights
+        decoder = f"SAM2, {config.sam2}" if config.sam2 else "the weights' own mask decoder"
+        return f"boxes of {boxes}, asked of features of {features} by {decoder}"
 
     def check(self, config: LabelsConfig) -> None:
         """See that everything that is to be labelled can be.

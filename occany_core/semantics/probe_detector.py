@@ -57,7 +57,7 @@ class ProbeDetector:
         Raises:
             InputError: A class that the probe does not know.
         """
-        logits = self.probe(features.fine.float())
+        logits = self.probe(*(level.float() for level in features.levels))
         return detect_regions(logits, prompts.labels, self.settings)
 
 

@@ -14,7 +14,7 @@ from occany_core.semantics.features import PromptableFeatures
 from occany_core.semantics.labelling import Labeller, ViewLabels
 from occany_core.semantics.painting import LabelledMasks
 from occany_core.semantics.rendered_labels import RenderedLabels, TrackingRules, wanted_views
-from occany_core.voxels import ViewPoints, VoxelGrid, VoxelGridSpec
+from occany_core.voxels import ViewPoints, VoxelGrid
 
 
 class SceneLabels:
@@ -41,8 +41,7 @@ class SceneLabels:
         self._labeller, self._views, self._features = labeller, views, features
         self._ignored, self._config = ignored, config
         self._convention = labeller.vocabulary(config.labels).convention
-        spec = VoxelGridSpec.of(config.voxels)
-        self._cells = CellLabels(spec, self._convention, views.pixels.device)
+        self._cells = CellLabels(config.voxels, self._convention, views.pixels.device)
         self._rendered: RenderedLabels | None = None
 
     @property

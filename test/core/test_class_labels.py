@@ -15,16 +15,31 @@ from street_views import (
 )
 
 from occany_core import Stream, load_model, predict
-from occany_core.class_labels import UNLABELLED, classes_of_logits, known_classes, label_cells
-from occany_core.config import from_flat
+from occany_core.config import OccAnyConfig, from_flat
 from occany_core.errors import ConfigError
 from occany_core.evaluation.scene_scores import SceneScores
 from occany_core.evaluation.synthocc import judged_labels, view_sets
+from occany_core.semantics.cell_labels import CellLabels
+from occany_core.semantics.class_probe import classes_of_logits, known_classes
+from occany_core.semantics.class_prompts import UNLABELLED, vocabulary
 from occany_core.synthetic.classes import SemanticClass
 from occany_core.synthetic.synthocc import scenes
 from occany_core.voxels import ViewPoints, VoxelGrid, VoxelGridSpec, fuse
 
 SIDEWALK, OTHER, FREE = SemanticClass.SIDEWALK, SemanticClass.OTHER, SemanticClass.FREE
+
+
+def label_cells(views, pixels, grid, min_confidence):
+    config = OccAnyConfig().voxels
+    config = dataclasses.replace(
+        config,
+        origin=grid.spec.origin,
+        resolution=grid.spec.resolution,
+        shape=grid.spec.shape,
+    )
+    cells = CellLabels(config, vocabulary().convention)
+    cells.add(views, pixels, min_confidence)
+    return cells.labelled(grid)
 
 
 def test_the_classes_of_the_weights_are_those_of_the_streets():
@@ -115,9 +130,28 @@ def test_cells_in_filled_gaps_take_the_class_of_the_pixels_beside_them():
     assert grid.occupied.sum() > 3 * len(distance)
     assert (labels[grid.occupied] == road).all()
     assert (labels[~grid.occupied] == UNLABELLED).all()
-    pixels[:, :2] = FREE  # sky beside the gaps votes for nothing
+    pixels[:] = FREE  # sky beside the gaps votes for nothing
     labels = label_cells([view], pixels, grid, 1.1).labels
-    assert set(np.unique(labels[grid.occupied])) == {OTHER, road}
+    assert (labels[grid.occupied] == OTHER).all()
+
+
+def test_cells_without_points_take_the_commonest_class_around_them():
+    spec = VoxelGridSpec((0.0, 0.0, 0.0), 1.0, (9, 3, 1))
+    car, bus = SemanticClass.CAR, SemanticClass.BUS
+    places = torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 2.0, 0.0]])[None]
+    view = ViewPoints(places, torch.full((1, 3), 3.0), torch.zeros(3))
+    probability = np.full(spec.shape, 100, np.int8)
+    probability[2, 0] = 0  # free: never labelled
+    completed = np.zeros(spec.shape, bool)
+    completed[1:] = True
+    grid = VoxelGrid(spec, probability, completed)
+    pixels = torch.tensor([[[bus, car, car]]], dtype=torch.uint8)
+    labels = label_cells([view], pixels, grid, 1.1).labels[:, :, 0]
+    assert labels[0].tolist() == [bus, car, car]
+    assert labels[1].tolist() == [bus, car, car]  # on a tie the lower id
+    assert labels[2].tolist() == [UNLABELLED, car, car]
+    assert labels[4, 2] == car
+    assert (labels[6:] == UNLABELLED).all()  # too far away to tell
 
 
 def test_the_bundled_weights_know_more_than_the_commonest_classes():

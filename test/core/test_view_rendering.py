@@ -20,7 +20,8 @@ from occany_core import camera, rigid
 from occany_core.checkpoints import Model
 from occany_core.errors import InputError
 from occany_core.network import OccAnyNetwork
-from occany_core.pipeline import encode, reconstruct
+from occany_core.observation import encode
+from occany_core.pipeline import reconstruct
 from occany_core.synthetic.classes import SemanticClass
 from occany_core.view_rendering import WantedCamera, render_views
 

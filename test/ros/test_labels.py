@@ -126,11 +126,12 @@ def test_a_wrong_choice_is_refused_in_words_and_changes_nothing(labeller):
     infos = labeller.infos()
     red = ColorRGBA(r=1.0)
     for names, colours, words in (
-        (["a red lorry"], [], "'a red lorry', which is none of the classes that weights know"),
+        (["a red lorry"], [], "'a red lorry', which is none of the classes that the weights know"),
         (["a red lorry"], [], "other, barrier, bicycle, bus, car, construction_vehicle,"),
-        (["a red lorry"], [], "classes by free text are not there yet"),
-        (["car", "car"], [], "every name must stand there once"),
-        (["car", "bus"], [red], "holds 1 colours for the 2 names"),
+        (["a red lorry"], [], "for other texts name a GroundingDINO in labels.detector, or use"),
+        (["car", "car"], [], "it must be a list of different texts"),
+        (["car", "Car"], [], "every text must stand there once"),
+        (["car", "bus"], [red], "holds 1 colours for the 2 classes"),
         (["car"], [ColorRGBA(r=255.0)], "(255.0, 0.0, 0.0) must have red, green and blue"),
     ):
         answer = labeller.call(SetLabels, "set_labels", names=names, colours=colours)
