@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scene -> folder of files and back: grid.npz, points.ply, poses.json, scene.png, views/.
+"""Scene -> folder of files and back: grid, points, poses, picture, views and labels.
 
 Grid and points are in the grid frame (body axes x forward, y left, z up), camera poses in world
 (optical frame of the reference view). Metres, seconds, pixels at network size. A folder appears
@@ -25,15 +25,17 @@ from torch import Tensor
 
 from occany_core import rigid
 from occany_core.config import OccAnyConfig, VoxelsConfig
+from occany_core.datasets.class_tables import SemanticClass
 from occany_core.errors import InputError, OccAnyError
 from occany_core.picture import save_scene_picture
-from occany_core.picture.colours import COMPLETED_RAMP
+from occany_core.picture.colours import COMPLETED_RAMP, class_palette
 from occany_core.pipeline import Scene
 from occany_core.pointmaps import Pointmaps
 from occany_core.voxels import VoxelGrid, VoxelGridSpec
 
 FORMAT = 1
 GRID, POINTS, POSES, PICTURE, VIEWS = "grid.npz", "points.ply", "poses.json", "scene.png", "views"
+LABELS = "labels"
 POINT = np.dtype(
     [
         ("x", "<f4"), ("y", "<f4"), ("z", "<f4"),
@@ -63,7 +65,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         InputError: It is a file, or a folder with content that is not an earlier result.
     """
-    ours = {GRID, POINTS, POSES, PICTURE, VIEWS}
+    ours = {GRID, POINTS, POSES, PICTURE, VIEWS, LABELS}
     try:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"the output {folder} exists and is not a folder; name another one")
@@ -104,6 +106,8 @@ def save_scene(
         _write_grid(partial / GRID, scene)
         _write_points(partial / POINTS, scene, config.voxels)
         files = _write_views(partial / VIEWS, scene)
+        if scene.labels is not None:
+            _write_labels(partial / LABELS, scene, files)
         _write_poses(partial / POSES, scene, title, sources, files)
         save_scene_picture(partial / PICTURE, list(scene.rgb), scene.grid, title, sources)
 
@@ -140,7 +144,12 @@ def _write_grid(path: Path, scene: Scene) -> None:
     if grid.labels is not None:
         names = {one.id: one.name for one in scene.classes}
         by_id = [names.get(label, "") for label in range(max(names, default=0) + 1)]
-        labels = {"labels": grid.labels, "label_names": np.array(by_id)}
+        colours = class_palette(scene.classes)[: len(by_id)]
+        labels = {
+            "labels": grid.labels,
+            "label_names": np.array(by_id),
+            "label_colours": colours,
+        }
     np.savez_compressed(
         path,
         format=np.int64(FORMAT),
@@ -191,6 +200,25 @@ def load_grid(path: str | Path) -> VoxelGrid:
     return VoxelGrid(spec, probability, completed, arrays.get("labels"))
 
 
+def load_grid_classes(path: str | Path) -> tuple[SemanticClass, ...]:
+    """Read what the labels of a grid.npz mean; nothing where it has none.
+
+    Raises:
+        InputError: The file is missing, damaged, or not such a grid.
+    """
+    if load_grid(path).labels is None:
+        return ()
+    with np.load(path, allow_pickle=False) as content:
+        names, colours = content.get("label_names"), content.get("label_colours")
+    if names is None or colours is None or colours.shape != (len(names), 3):
+        raise InputError(f"{path} does not say what its labels mean; make it again")
+    return tuple(
+        SemanticClass(label, str(name), 0, tuple(colour.tolist()), ())
+        for label, (name, colour) in enumerate(zip(names, colours, strict=True))
+        if name
+    )
+
+
 def _are_labels(labels: np.ndarray | None, shape: tuple[int, ...]) -> bool:
     return labels is None or (labels.dtype == np.uint8 and labels.shape == shape)
 
@@ -238,6 +266,16 @@ def _write_views(folder: Path, scene: Scene) -> list[str]:
     return names
 
 
+def _write_labels(folder: Path, scene: Scene, names: list[str]) -> None:
+    """Write the class ids of the input pictures' pixels, as pictures with a palette."""
+    folder.mkdir()
+    palette = class_palette(scene.classes)
+    for name, labels in zip(names, scene.labels, strict=True):
+        picture = Image.fromarray(labels, mode="P")
+        picture.putpalette(palette.tobytes())
+        picture.save(folder / name)
+
+
 def _write_poses(
     path: Path, scene: Scene, title: str, sources: list[str], files: list[str]
 ) -> None:
@@ -246,6 +284,7 @@ def _write_poses(
             "camera": camera,
             "source": sources[index],
             "picture": f"{VIEWS}/{files[index]}",
+            "labels": None if scene.labels is None else f"{LABELS}/{files[index]}",
             "stamp": scene.stamps[index],
             "view_set": scene.set_index[index],
             "height": scene.rgb.shape[1],

@@ -7,6 +7,7 @@ from std_msgs.msg import Header
 
 from occany_core import VoxelGrid
 from occany_core.datasets.class_tables import SemanticClass
+from occany_core.picture.colours import class_palette
 from occany_ros.image_messages import bytes_field
 
 FIELD_TYPES = {
@@ -35,7 +36,6 @@ COLOUR_POINT = np.dtype(
     [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4"), ("confidence", "<f4")]
 )
 NO_LABEL = 255
-UNLABELLED_GREY = 128
 # Blue, cyan, green, yellow, red from the lowest to the highest voxel.
 HEIGHT_COLOURS = np.array(
     [(49, 54, 149), (69, 165, 196), (102, 189, 99), (254, 224, 80), (215, 48, 39)], np.float64
@@ -94,10 +94,7 @@ def _thinned(count: int, most: int) -> slice:
 
 def colours_of_classes(labels: np.ndarray, classes: tuple[SemanticClass, ...]) -> np.ndarray:
     """Colour class ids; those that no class stands for are grey; uint8 (..., 3)."""
-    colours = np.full((256, 3), UNLABELLED_GREY, np.uint8)
-    for one in classes:
-        colours[one.id] = one.colour
-    return colours[labels]
+    return class_palette(classes)[labels]
 
 
 def voxel_points(

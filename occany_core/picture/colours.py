@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Heights and kinds of cells, or classes -> colours. Metres above the ground z = 0; RGB to 255."""
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from occany_core.datasets.class_tables import SemanticClass
 from occany_core.voxels import VoxelGrid
@@ -63,15 +65,20 @@ def colours_of_heights(
     return ramps[which, below] * (1 - share) + ramps[which, below + 1] * share
 
 
+def class_palette(classes: Sequence[SemanticClass]) -> UInt8[np.ndarray, "256 3"]:
+    """Return the colour of every id; grey for those that no class stands for."""
+    palette = np.full((256, 3), UNLABELLED, np.uint8)
+    for one in classes:
+        palette[one.id] = one.colour
+    return palette
+
+
 def colours_of_cells(
     grid: VoxelGrid, ijk: Int[np.ndarray, "P 3"], classes: tuple[SemanticClass, ...]
 ) -> Float[np.ndarray, "P 3"]:
     """Return the colour of cells: of their class, or without classes of height and kind."""
     index = tuple(ijk.T)
     if classes and grid.labels is not None:
-        colours = np.full((256, 3), UNLABELLED, np.float32)
-        for one in classes:
-            colours[one.id] = one.colour
-        return colours[grid.labels[index]]
+        return class_palette(classes)[grid.labels[index]].astype(np.float32)
     height = grid.spec.origin[2] + (ijk[:, 2] + 0.5) * grid.spec.resolution
     return colours_of_heights(height, grid.completed[index])

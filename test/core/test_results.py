@@ -2,9 +2,11 @@
 """Results on disk: what is written is read back, and failures leave nothing half-written."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_model import SMALL, save_small_model, write_pictures
 from street_views import probed_model, street_config, surround
 
@@ -12,7 +14,15 @@ from occany_core import OccAnyConfig, OccAnyError, View, load_model, predict, ri
 from occany_core.cli.picture_files import read_picture
 from occany_core.config import with_overrides
 from occany_core.errors import InputError
-from occany_core.results import POINT, check_folder, load_grid, load_scene, save_scene
+from occany_core.results import (
+    POINT,
+    check_folder,
+    load_grid,
+    load_grid_classes,
+    load_scene,
+    save_scene,
+)
+from occany_core.semantics.class_prompts import vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +184,34 @@ def test_classes_are_saved_with_their_names_and_checked_when_read(tmp_path):
         np.savez_compressed(path, **(arrays | {"labels": wrong}))
         with pytest.raises(InputError, match="other types or shapes"):
             load_grid(path)
+
+
+def test_labels_of_pixels_are_pictures_whose_colours_are_those_of_the_classes(tmp_path):
+    config = street_config(labels__classes=["car", "driveable_surface"])
+    scene = predict(probed_model(4), [surround()], config)
+    save_scene(tmp_path / "result", scene, config)
+    paths = sorted((tmp_path / "result" / "labels").iterdir())
+    pictures = sorted((tmp_path / "result" / "views").iterdir())
+    assert [path.name for path in paths] == [path.name for path in pictures]
+    picture = Image.open(paths[0])
+    np.testing.assert_array_equal(np.asarray(picture), scene.labels[0])
+    assert np.asarray(picture.convert("RGB"))[0, 0].tolist() == [255, 158, 0]
+    poses = json.loads((tmp_path / "result" / "poses.json").read_text())
+    assert poses["views"][0]["labels"] == f"labels/{paths[0].name}"
+
+
+def test_what_labels_mean_is_read_back_also_for_texts_of_ones_own(tmp_path):
+    config = street_config()
+    scene = predict(probed_model(4), [surround()], config)
+    lorry = vocabulary(("a red lorry",)).classes[0]
+    save_scene(tmp_path / "result", replace(scene, classes=(*scene.classes, lorry)), config)
+    path = tmp_path / "result" / "grid.npz"
+    found = {one.id: (one.name, one.colour) for one in load_grid_classes(path)}
+    assert found[4] == ("car", (255, 158, 0))
+    assert found[lorry.id] == ("a red lorry", lorry.colour)
+    with np.load(path) as content:
+        arrays = dict(content.items())
+    del arrays["label_colours"]
+    np.savez_compressed(path, **arrays)
+    with pytest.raises(InputError, match="does not say what its labels mean"):
+        load_grid_classes(path)

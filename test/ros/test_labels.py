@@ -15,7 +15,6 @@ from test_services import Caller
 
 from occany_core.checkpoints import save_model
 from occany_core.synthetic.classes import SemanticClass
-from occany_ros.cloud_messages import UNLABELLED_GREY
 from occany_ros.grid_messages import cells_from_compact, cells_from_message
 from occany_ros.msg import LabelInfo, VoxelGridCompact
 from occany_ros.srv import GetVoxelGrid, SetLabels
@@ -108,7 +107,7 @@ def test_a_choice_of_classes_by_service_has_a_new_version_and_nothing_else(label
         {"names": ["rgb", "label"], "formats": ["<u4", "u1"], "offsets": [12, 20], "itemsize": 24}
     )
     cloud = np.frombuffer(points[-1].data, record)
-    grey = UNLABELLED_GREY * 0x010101
+    grey = 0x808080
     shown = {255: grey, NAMES.index(second): 0xFF8000, NAMES.index(first): 0x0000FF}
     assert len(cloud) > 0
     assert all(one["rgb"] == shown[int(one["label"])] for one in cloud)
