@@ -15,7 +15,11 @@ from occany_core.datasets.class_tables import load_classes
 from occany_core.evaluation.baselines import GROUND_LAYER
 from occany_core.evaluation.depth_metrics import DepthErrors, depth_errors, mean_depth_errors
 from occany_core.evaluation.metrics import OccupancyCounts, count_occupancy
-from occany_core.evaluation.semantic_metrics import SemanticCounts, count_semantics
+from occany_core.evaluation.semantic_metrics import (
+    SemanticCounts,
+    count_semantics,
+    count_superclasses,
+)
 from occany_core.evaluation.trajectory_metrics import PoseErrors, mean_pose_errors, pose_errors
 from occany_core.images import plan_fit
 from occany_core.synthetic.classes import SemanticClass
@@ -31,6 +35,7 @@ class SceneScores:
     depth: list[DepthErrors | None] = field(default_factory=list)
     poses: list[PoseErrors] = field(default_factory=list)
     classes: SemanticCounts | None = None
+    superclasses: SemanticCounts | None = None
 
     def add_cells(self, occupied: Bool[np.ndarray, "X Y Z"], truth: OccupancyScene) -> None:
         """Judge a grid, and the part of it above the ground layer."""
@@ -53,18 +58,20 @@ class SceneScores:
         self.poses.append(pose_errors(world_from_cam, true))
 
     def add_classes(self, labels: UInt8[np.ndarray, "X Y Z"], truth: OccupancyScene) -> None:
-        """Judge a grid of classes."""
-        convention = load_classes("occ3d_nuscenes").convention
-        judged = np.where(truth.mask_camera, truth.semantics, np.uint8(convention.ignore))
-        counts = count_semantics(labels, judged, convention)
+        """Judge a grid of classes, and of their superclasses."""
+        table = load_classes("occ3d_nuscenes")
+        judged = np.where(truth.mask_camera, truth.semantics, np.uint8(table.convention.ignore))
+        counts = count_semantics(labels, judged, table.convention)
         self.classes = counts if self.classes is None else self.classes + counts
+        counts = count_superclasses(labels, judged, table)
+        self.superclasses = counts if self.superclasses is None else self.superclasses + counts
 
     def summary(self) -> dict[str, float]:
         """Return what was added.
 
         precision, recall, iou and iou_above_ground in percent; of depth abs_rel and within_1.25
-        (shares, averaged over scenes); translation_m and rotation_deg of poses; mean_iou in
-        percent, over the classes that occur.
+        (shares, averaged over scenes); translation_m and rotation_deg of poses; mean_iou and
+        superclass_iou in percent, means over the classes and the superclasses that occur.
         """
         found = self.cells.summary() | {"iou_above_ground": self.above_ground.summary()["iou"]}
         if self.depth:
@@ -76,6 +83,7 @@ class SceneScores:
             found["rotation_deg"] = round(poses.rotation_deg, 2)
         if self.classes is not None:
             found["mean_iou"] = round(self.classes.mean_iou_of_present, 2)
+            found["superclass_iou"] = round(self.superclasses.mean_iou_of_present, 2)
         return found
 
 

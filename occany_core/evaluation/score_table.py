@@ -23,6 +23,7 @@ OCCUPANCY = (
     Column("iou", "IoU"),
     Column("iou_above_ground", "above ground"),
     Column("mean_iou", "mIoU"),
+    Column("superclass_iou", "mIoU of superclasses"),
 )
 """Percent."""
 GEOMETRY = (

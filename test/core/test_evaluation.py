@@ -242,7 +242,12 @@ def test_exact_classes_score_100():
     truth = first("surround")
     scores = SceneScores()
     scores.add_classes(truth.semantics, truth)
-    assert scores.summary()["mean_iou"] == 100
+    assert scores.summary()["mean_iou"] == scores.summary()["superclass_iou"] == 100
+    confused = SceneScores()
+    is_car = truth.semantics == SemanticClass.CAR
+    confused.add_classes(np.where(is_car, np.uint8(SemanticClass.BUS), truth.semantics), truth)
+    assert confused.summary()["superclass_iou"] == 100  # both are vehicles
+    assert confused.summary()["mean_iou"] < 100
     wrong = np.where(truth.semantics == SemanticClass.FREE, SemanticClass.FREE, SemanticClass.BUS)
     blank = SceneScores()
     blank.add_classes(wrong.astype(np.uint8), truth)
