@@ -52,7 +52,10 @@ class LocalModel:
 
     @property
     def _remedy(self) -> str:
-        return f"fetch one with: occany download {self.download} --to FOLDER"
+        return (
+            f"fetch one with: occany download {self.download} --to FOLDER, which makes "
+            f"FOLDER/{self.download}"
+        )
 
     def _transformers(self) -> Any:
         try:

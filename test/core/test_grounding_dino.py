@@ -76,6 +76,7 @@ def test_a_long_caption_is_read_whole(loaded):
         loaded.tokenizer.decode(ids) == "[CLS] car. traffic sign. sign. motorcyclist. bike. [SEP]"
     )
     assert {101, 102, 1012} <= set(ids)
+    assert loaded.tokenizer.decode([]) == ""
 
 
 def test_views_together_give_the_same_as_one_by_one(loaded):

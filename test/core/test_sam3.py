@@ -10,15 +10,16 @@ import torch.nn.functional as F
 from tiny_detectors import save_sam3
 
 from occany_core.errors import CheckpointError, ConfigError, InputError
+from occany_core.images import SIGNED
 from occany_core.semantics.class_prompts import PromptTable
 from occany_core.semantics.painting import paint_observed
+from occany_core.semantics.pictures import squashed
 from occany_core.semantics.sam3 import (
     Sam3Features,
     Sam3Segmenter,
     TextPrompts,
     empty_geometry_token,
     load_sam3,
-    prepared_for_sam3,
     resized_masks,
 )
 from occany_core.voxels import ClassTable
@@ -101,7 +102,7 @@ def found_by_the_library(loaded, rgb, min_score):
     """One prompt and one picture at a time, by the library's own way from pixels and ids."""
     found = []
     for one in rgb:
-        picture = prepared_for_sam3(one[None], SIZE)
+        picture = squashed(one[None], SIZE, SIGNED)
         rows = []
         for text, label in zip(ASKED, (1, 2, 3, 1, 4)):
             answer = loaded.model(pixel_values=picture, **tokens(loaded, [text]), **padding_box(1))
@@ -139,7 +140,7 @@ def test_features_and_pictures_go_the_same_way(loaded):
     rgb = pictures(2)
     segmenter = with_settings(loaded, min_score=0.0)
     texts = segmenter.text_prompts(PROMPTS, CLASSES)
-    seen = loaded.model.get_vision_features(prepared_for_sam3(rgb, SIZE))
+    seen = loaded.model.get_vision_features(squashed(rgb, SIZE, SIGNED))
     features = Sam3Features(*seen.fpn_hidden_states[:3])
     assert [level.shape[-1] for level in features.levels] == [32, 16, 8]
     by_features = list(segmenter.masks_in_features(features, texts, PICTURE))
@@ -183,7 +184,7 @@ def test_all_views_and_prompts_at_once_give_the_same_as_one_by_one(loaded, libra
 def test_the_token_of_an_empty_geometric_prompt_matters_and_the_box_of_padding_does_not(
     loaded, library
 ):
-    given = {"pixel_values": prepared_for_sam3(pictures(1), SIZE), **tokens(loaded, ["tree"])}
+    given = {"pixel_values": squashed(pictures(1), SIZE, SIGNED), **tokens(loaded, ["tree"])}
     without = score(loaded.model(**given))
     boxed = [
         score(loaded.model(**given, **padding_box(1, values)))
@@ -254,7 +255,7 @@ def test_masks_are_resized_before_they_are_judged():
 def test_pictures_are_squashed_whole_into_values_from_minus_one_to_one():
     half = torch.zeros(1, 40, 100, 3, dtype=torch.uint8)
     half[:, :, 50:] = 255
-    left, right = prepared_for_sam3(half, 64)[0].split(32, dim=2)
+    left, right = squashed(half, 64, SIGNED)[0].split(32, dim=2)
     assert left.shape == (3, 64, 32)
     same(left[:, :, :-4], torch.full_like(left[:, :, :-4], -1))
     same(right[:, :, 4:], torch.full_like(right[:, :, 4:], 1))
@@ -286,6 +287,22 @@ def test_only_folders_with_the_whole_model_are_loaded(folder, tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match=r"pip install 'occany_ros\[semantics\]'"):
         load_sam3(folder)
+
+
+def test_the_published_folder_holds_a_tracker_too_which_is_left_out(folder, loaded, tmp_path):
+    """The repository of SAM3 is one of transformers.Sam3VideoModel: a detector and a tracker."""
+    from transformers import Sam3VideoConfig, Sam3VideoModel
+
+    both = Sam3VideoModel(Sam3VideoConfig(detector_config=loaded.model.config.to_dict()))
+    both.detector_model.load_state_dict(loaded.model.state_dict())
+    both.save_pretrained(tmp_path)
+    for path in folder.iterdir():
+        if path.name not in ("config.json", "model.safetensors"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    detector = load_sam3(tmp_path).model
+    assert detector.config.image_size == SIZE
+    for name, weight in loaded.model.state_dict().items():
+        assert torch.equal(weight, detector.state_dict()[name]), name
 
 
 def test_three_entries_instead_of_four_would_silently_use_the_wrong_levels(loaded, library):
