@@ -22,8 +22,10 @@ class ThirdPartyModel:
     about: str
     repository: str
     licence: str
+    pipeline: str
+    """Value of `labels.pipeline` with which it is used."""
     setting: str
-    """Which setting of the prediction names its folder."""
+    """Which setting names its folder."""
 
     @property
     def title(self) -> str:
@@ -32,7 +34,10 @@ class ThirdPartyModel:
 
     def next_step(self, path: Path) -> str:
         """Say how to use the fetched folder."""
-        return f'occany predict PICTURES --labels "car, tree" --set {self.setting}={path} -o out'
+        return (
+            f'occany predict PICTURES --labels "car, tree" --set labels.pipeline={self.pipeline} '
+            f"--set {self.setting}={path} -o out"
+        )
 
     def fetch(self, repository: str, folder: Path, sha256: str | None = None) -> Path:
         """Download what is needed into a folder of the model's name; see `Offer.fetch`."""
@@ -71,6 +76,7 @@ THIRD_PARTY = {
             "boxes to masks, and masks from view to view",
             "facebook/sam2.1-hiera-large",
             SAM2_LICENCE,
+            "pretrained",
             "labels.sam2",
         ),
         ThirdPartyModel(
@@ -78,6 +84,7 @@ THIRD_PARTY = {
             "the same, smaller and less exact",
             "facebook/sam2.1-hiera-tiny",
             SAM2_LICENCE,
+            "pretrained",
             "labels.sam2",
         ),
         ThirdPartyModel(
@@ -85,6 +92,7 @@ THIRD_PARTY = {
             "texts to boxes",
             "IDEA-Research/grounding-dino-base",
             GROUNDING_DINO_LICENCE,
+            "distilled",
             "labels.detector",
         ),
         ThirdPartyModel(
@@ -92,8 +100,11 @@ THIRD_PARTY = {
             "the same, smaller and less exact",
             "IDEA-Research/grounding-dino-tiny",
             GROUNDING_DINO_LICENCE,
+            "distilled",
             "labels.detector",
         ),
-        ThirdPartyModel("sam3", "texts to masks", "facebook/sam3", SAM3_LICENCE, "labels.sam3"),
+        ThirdPartyModel(
+            "sam3", "texts to masks", "facebook/sam3", SAM3_LICENCE, "sam3", "labels.sam3"
+        ),
     )
 }

@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Texts, boxes and masks in pictures -> a label for every pixel (spec 11)."""
 
-from occany_core.semantics.class_prompts import (
-    PromptTable,
-    class_name_prompts,
-    detector_prompts,
-)
+from occany_core.semantics.class_prompts import PromptTable
 from occany_core.semantics.detections import Detections, Detector, corners_of
 from occany_core.semantics.features import PromptableFeatures
 from occany_core.semantics.masks import NetworkPrompter, Prompter, Tracker
@@ -26,9 +22,7 @@ __all__ = [
     "PromptableFeatures",
     "Prompter",
     "Tracker",
-    "class_name_prompts",
     "corners_of",
-    "detector_prompts",
     "merge_masks",
     "paint_observed",
     "paint_prompted",

@@ -24,6 +24,7 @@ from occany_core.semantics.phrases import (
     PhraseThresholds,
     caption_of,
     labelled_queries,
+    plain_text,
 )
 from occany_core.semantics.pictures import check_pictures, normalised
 
@@ -72,7 +73,7 @@ class GroundingDinoDetector:
                 together because their caption is too long for the network.
         """
         check_pictures(rgb)
-        ids = self._tokens(prompts)
+        ids, prompts = self._tokens(prompts), self._as_decoded(prompts)
         parts = rgb.split(self.chunk) if len(rgb) else ()
         return [found for part in parts for found in self._chunk(part, ids, prompts)]
 
@@ -86,6 +87,18 @@ class GroundingDinoDetector:
                 f"detector reads {most}; ask for fewer prompts"
             )
         return torch.tensor(ids, device=self.model.device)
+
+    def _as_decoded(self, prompts: PromptTable) -> PromptTable:
+        """Write prompts as they come back from the tokenizer: "cafés" as "cafes", for example."""
+        texts = []
+        for text in prompts.texts:
+            ids = self.tokenizer(plain_text(text), add_special_tokens=False)["input_ids"]
+            if self.tokenizer.unk_token_id in ids:
+                raise InputError(
+                    f"prompt {text!r} has letters that the detector does not know; use others"
+                )
+            texts.append(self.tokenizer.decode(ids))
+        return PromptTable(tuple(texts), prompts.labels)
 
     def _chunk(
         self, rgb: UInt8[Tensor, "V H W 3"], ids: Int[Tensor, " T"], prompts: PromptTable

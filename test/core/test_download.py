@@ -14,6 +14,7 @@ import pytest
 from occany_core.checkpoints.published_files import RELEASES, REPOSITORY
 from occany_core.checkpoints.published_folders import THIRD_PARTY
 from occany_core.cli.main import main
+from occany_core.config import from_flat
 
 CONTENT = b"weights"
 
@@ -156,8 +157,11 @@ def test_a_model_of_others_is_fetched_into_a_folder_of_its_name(hub, tmp_path, c
     assert f"licence: {model.licence}" in err
     size, following = out.splitlines()
     assert size == f"{folder}: 0.00 GB"
-    command = f'occany predict PICTURES --labels "car, tree" --set {model.setting}={folder} -o out'
-    assert following == f"next: {command}"
+    settings = {"labels.pipeline": model.pipeline, model.setting: str(folder)}
+    options = " ".join(f"--set {name}={value}" for name, value in settings.items())
+    assert following == f'next: occany predict PICTURES --labels "car, tree" {options} -o out'
+    config = from_flat(settings)
+    assert getattr(config.labels, model.setting.removeprefix("labels.")) == str(folder)
 
 
 def test_licences_of_models_of_others_are_told_apart(capsys, hub, tmp_path, monkeypatch):

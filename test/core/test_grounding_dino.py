@@ -94,6 +94,16 @@ def test_views_together_give_the_same_as_one_by_one(loaded):
     assert small(loaded).detect(rgb[:0], PROMPTS) == []
 
 
+def test_prompts_are_compared_as_the_tokenizer_writes_them(loaded):
+    rgb = pictures(1)
+    plain, accented = (PromptTable((text, "bike"), (1, 2)) for text in ("car", "Cár"))
+    (found,), (same,) = (small(loaded).detect(rgb, table) for table in (plain, accented))
+    assert 1 in found.labels.tolist()
+    assert torch.equal(found.labels, same.labels)
+    with pytest.raises(InputError, match="prompt '車' has letters"):
+        small(loaded).detect(rgb, PromptTable(("car", "車"), (1, 2)))
+
+
 def test_prompts_that_do_not_fit_are_counted(loaded):
     many = PromptTable(("car",) * 20, (1,) * 20)
     with pytest.raises(InputError, match="20 prompts has 42 tokens and the detector reads 40"):

@@ -12,11 +12,7 @@ from strategies import seeds
 
 from occany_core.datasets.class_tables import load_classes
 from occany_core.errors import ConfigError, InputError
-from occany_core.semantics.class_prompts import (
-    PromptTable,
-    class_name_prompts,
-    detector_prompts,
-)
+from occany_core.semantics.class_prompts import PromptTable, vocabulary
 from occany_core.semantics.phrases import (
     DEMO,
     EVALUATION,
@@ -158,18 +154,18 @@ def test_captions():
 
 
 def test_captions_of_the_evaluation_sets():
-    kitti = caption_of(detector_prompts(load_classes("semantic_kitti")))
+    def caption(name):
+        table = load_classes(name)
+        asked = [one for one in table.classes if one.id != table.other]
+        texts = [text for one in asked for text in one.prompts]
+        return caption_of(PromptTable(tuple(texts), tuple(range(len(texts)))))
+
+    kitti, nuscenes = caption("semantic_kitti"), caption("occ3d_nuscenes")
     assert kitti.startswith("sky. car. bicycle. bike. motorcycle.")
     assert kitti.endswith("pole. lamp post. traffic sign.")
-    nuscenes = detector_prompts(load_classes("occ3d_nuscenes"))
-    assert caption_of(nuscenes).startswith("barrier. concrete barrier.")
-    assert caption_of(nuscenes).endswith("tree. bush. sky. empty.")
-    assert 0 not in nuscenes.labels
-    assert sorted(nuscenes.labels) == list(nuscenes.labels)
-
-
-def test_names_of_classes_as_prompts():
-    assert class_name_prompts(["empty", "car"]) == PromptTable(("empty", "car"), (0, 1))
+    assert nuscenes == caption_of(vocabulary().prompts)
+    assert nuscenes.startswith("barrier. concrete barrier.")
+    assert nuscenes.endswith("tree. bush. sky. empty.")
 
 
 @pytest.mark.parametrize("box", [-0.1, 1.0, math.nan])
