@@ -110,17 +110,24 @@ class Sam3Segmenter:
             )
         self.model, self.tokenizer = model, tokenizer
         self.min_score, self.chunk = min_score, chunk
+        self._read: tuple[PromptTable, TextPrompts] | None = None
 
-    @torch.no_grad()
     def text_prompts(self, prompts: PromptTable, classes: ClassTable) -> TextPrompts:
         """Read the texts of a prompt table once, to ask them of any number of views.
 
-        Prompts of `empty` and `other`, which are never painted, are left out.
+        Prompts of `empty` and `other`, which are never painted, are left out. The last table is
+        remembered, so that asking for it again costs nothing.
 
         Raises:
             InputError: No prompt is left, or one is too long.
         """
         prompts = prompts.without(classes)
+        if self._read is None or self._read[0] != prompts:
+            self._read = prompts, self._text_prompts(prompts)
+        return self._read[1]
+
+    @torch.no_grad()
+    def _text_prompts(self, prompts: PromptTable) -> TextPrompts:
         if not prompts.texts:
             raise InputError("there are no prompts to look for; give at least one")
         lengths = [len(ids) for ids in self.tokenizer(list(prompts.texts))["input_ids"]]

@@ -223,6 +223,12 @@ def test_texts_are_read_once_and_only_those_that_can_be_painted(loaded):
     whole = loaded.model.get_text_features(**tokens(loaded, ASKED)).pooler_output
     same(texts.features[texts.is_token], whole[texts.is_token])
     assert not texts.features.requires_grad
+    segmenter = with_settings(loaded)
+    first = segmenter.text_prompts(PROMPTS, CLASSES)
+    assert segmenter.text_prompts(PROMPTS, CLASSES) is first
+    other = segmenter.text_prompts(PROMPTS, ClassTable(9, other=4, empty=3))
+    assert other.labels.tolist() == [0, 1, 2, 8, 1]
+    same(segmenter.text_prompts(PROMPTS, CLASSES).features, first.features)
 
 
 def test_prompts_that_cannot_be_asked_are_named(loaded):
