@@ -87,7 +87,7 @@ class TextPrompts:
 
 
 class Sam3Segmenter:
-    """The network, its tokenizer, and settings that never change."""
+    """The network, its tokenizer, settings that never change, and the last texts it has read."""
 
     def __init__(
         self, model: Any, tokenizer: Any, min_score: float = MIN_SCORE, chunk: int = CHUNK
@@ -122,9 +122,10 @@ class Sam3Segmenter:
             InputError: No prompt is left, or one is too long.
         """
         prompts = prompts.without(classes)
-        if self._read is None or self._read[0] != prompts:
-            self._read = prompts, self._text_prompts(prompts)
-        return self._read[1]
+        read = self._read
+        if read is None or read[0] != prompts:
+            read = self._read = prompts, self._text_prompts(prompts)
+        return read[1]
 
     @torch.no_grad()
     def _text_prompts(self, prompts: PromptTable) -> TextPrompts:
