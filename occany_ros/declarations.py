@@ -13,8 +13,8 @@ MAX_CAMERAS = 16
 
 LIVE_CORE_GROUPS = ("window", "calibration", "scale", "novel_views", "voxels", "labels")
 """Core settings that take effect at the next cycle; the others when the node is configured."""
-LOADED = ("labels.pipeline", "labels.detector", "labels.sam2", "labels.sam3")
-"""Those among them that name what is loaded then."""
+LOADED = tuple(f"labels.{name}" for name in "pipeline detector sam2 sam3 min_score".split())
+"""Those among them that models are loaded with."""
 
 
 NODE_DECLARATIONS = (

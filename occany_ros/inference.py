@@ -114,7 +114,9 @@ class Inference:
         noise = np.random.default_rng(0).integers(0, 255, size, np.uint8)
         config = self._stream.config
         uncalibrated = replace(config.calibration, use="off")
-        stream = Stream(self.model, replace(config, calibration=uncalibrated), self.labeller)
+        config = replace(config, calibration=uncalibrated)
+        # Detectors are not tried: on a CPU a look may take minutes.
+        stream = Stream(self.model, config, self.labeller, looks=lambda encoded: encoded)
         try:
             with suppress(DegenerateGeometryError):
                 stream.add([View(rgb=noise, camera=camera) for camera in cameras])

@@ -333,7 +333,7 @@ class LabelsConfig:
     def __post_init__(self) -> None:
         for name in ("min_score", "min_score_tracked"):
             value = getattr(self, name)
-            _require(0 <= value <= 1, f"labels.{name}", value, "between 0 and 1")
+            _require(0 <= value < 1, f"labels.{name}", value, "at least 0 and below 1")
         _require(
             0 <= self.carry_seconds <= 60,
             "labels.carry_seconds",

@@ -43,6 +43,9 @@ class Detections:
 class Detector(Protocol):
     """Finds things named by texts in pictures."""
 
+    def check(self, prompts: PromptTable) -> None:
+        """Refuse prompts that cannot be asked for."""
+
     def detect(self, rgb: UInt8[Tensor, "V H W 3"], prompts: PromptTable) -> list[Detections]:
         """Return what each picture shows."""
 

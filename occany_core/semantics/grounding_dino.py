@@ -77,6 +77,15 @@ class GroundingDinoDetector:
         parts = rgb.split(self.chunk) if len(rgb) else ()
         return [found for part in parts for found in self._chunk(part, ids, prompts)]
 
+    def check(self, prompts: PromptTable) -> None:
+        """Refuse prompts that cannot be asked for.
+
+        Raises:
+            InputError: As `detect`.
+        """
+        self._tokens(prompts)
+        self._as_decoded(prompts)
+
     def _tokens(self, prompts: PromptTable) -> Int[Tensor, " T"]:
         """Turn the caption into ids, all of which the network must be able to read."""
         ids = self.tokenizer(caption_of(prompts))["input_ids"]

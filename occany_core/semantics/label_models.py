@@ -15,6 +15,7 @@ from occany_core.semantics.detections import Detector
 from occany_core.semantics.features import PromptableFeatures
 from occany_core.semantics.grounding_dino import load_grounding_dino
 from occany_core.semantics.masks import NetworkPrompter, Prompter, Tracker
+from occany_core.semantics.phrases import EVALUATION, PhraseThresholds
 from occany_core.semantics.probe_detector import ProbeDetector
 from occany_core.semantics.sam3 import Sam3Segmenter, load_sam3
 
@@ -63,7 +64,8 @@ def load_label_models(model: Model, config: LabelsConfig) -> LabelModels:
     if config.detector == BUILTIN:
         probe_detector = _probe_detector(model, config)
     else:
-        detector = load_grounding_dino(config.detector, model.device)
+        least = PhraseThresholds(config.min_score, min(config.min_score, EVALUATION.text))
+        detector = load_grounding_dino(config.detector, model.device, least)
     if config.pipeline == "distilled" and not config.sam2:
         return LabelModels(probe_detector, detector, prompter=_own_prompter(model))
     raise ConfigError("not there")

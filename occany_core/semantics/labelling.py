@@ -11,6 +11,7 @@ beside the geometry. `V` views, `M` objects, `H W` pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ from torch import Tensor
 from occany_core.checkpoints import Model
 from occany_core.config import LabelsConfig
 from occany_core.datasets.class_tables import SemanticClass
-from occany_core.errors import ConfigError
+from occany_core.errors import ConfigError, InputError
 from occany_core.semantics.class_probe import classify_pixels, known_classes
 from occany_core.semantics.class_prompts import UNLABELLED, Vocabulary, vocabulary
 from occany_core.semantics.detections import Detections
@@ -92,12 +93,27 @@ class Labeller:
         Raises:
             ConfigError: A text that nothing here understands.
         """
-        foreign = vocabulary(config.classes).foreign
-        if not config.use or not foreign or self.models.reads_texts:
+        found = self.vocabulary(config)
+        if found is None:
             return
+        if self.models.reads_texts:
+            self._check_texts(found)
+        elif found.foreign:
+            self._refuse(found.foreign[0])
+
+    def _check_texts(self, found: Vocabulary) -> None:
+        try:
+            if self.models.segmenter is not None:
+                self.models.segmenter.text_prompts(found.prompts, found.convention)
+            else:
+                self.models.detector.check(found.prompts)
+        except InputError as error:
+            raise ConfigError(f"labels.classes: {error}") from error
+
+    def _refuse(self, text: str) -> NoReturn:
         known = ", ".join(one.name for one in vocabulary().classes)
         raise ConfigError(
-            f"labels.classes holds {foreign[0]!r}, which is none of the classes that the weights "
+            f"labels.classes holds {text!r}, which is none of the classes that the weights "
             f"know ({known}); for other texts name a GroundingDINO in labels.detector, or use the "
             "pipeline sam3"
         )

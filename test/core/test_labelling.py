@@ -133,6 +133,9 @@ class Seeing:
         self.boxes, self.label, self.score = torch.tensor(boxes), label, score
         self.asked = []
 
+    def check(self, prompts):
+        assert prompts.texts
+
     def detect(self, rgb, prompts):
         self.asked.append((len(rgb), prompts.texts))
         number = len(self.boxes)
