@@ -194,6 +194,21 @@ def fit(
     return resize_and_crop(rgb, plan, height, width), plan.scale, plan.left, plan.top
 
 
+def seen_part(
+    rgb: UInt8[np.ndarray, "H W 3"], height: int, width: int
+) -> UInt8[np.ndarray, "H2 W2 3"]:
+    """Return what `fit` keeps of a picture, at the resolution of the picture.
+
+    Borders are rounded to whole pixels.
+    """
+    plan = plan_fit(rgb.shape[:2], (height, width))
+    rows, columns = (
+        slice(round(start / plan.scale), round((start + side) / plan.scale))
+        for start, side in ((plan.top, height), (plan.left, width))
+    )
+    return rgb[rows, columns]
+
+
 def network_tensor(
     rgb: UInt8[np.ndarray, "*batch H W 3"], normalisation: Normalisation = SIGNED
 ) -> Float[Tensor, "*batch 3 H W"]:

@@ -31,7 +31,7 @@ GEOMETRY = LEAVES | {"pointmaps", "poses", "novel_views", "projection", "voxels"
 CHAIN = GEOMETRY | {"images", "calibrated_images", "calibration", "network", "checkpoints"}
 CHAIN |= {"scale", "location"}
 STEPS = CHAIN | {"grid_frame", "datasets", "semantics", "observation", "stopwatch"}
-LIBRARY = STEPS | {"pipeline", "view_rendering", "odometry", "stream"}
+LIBRARY = STEPS | {"pipeline", "view_rendering", "view_features", "odometry", "stream"}
 LIBRARY |= {"grid_fields", "grid_codec"}
 
 ALLOWED = {  # part of occany_core: the parts it may import, besides itself
@@ -60,6 +60,7 @@ ALLOWED = {  # part of occany_core: the parts it may import, besides itself
     "observation": CHAIN | {"semantics", "stopwatch"},
     "pipeline": STEPS,
     "view_rendering": STEPS | {"pipeline"},
+    "view_features": STEPS,
     "odometry": LEAVES,
     "stream": STEPS | {"pipeline", "odometry"},
     "synthetic": {"errors", "config", "rigid", "camera"},

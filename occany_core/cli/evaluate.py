@@ -11,6 +11,7 @@ from occany_core.cli import ablations, held_back_streets, settings_arguments
 from occany_core.cli.ablation_report import chart_of_sweep
 from occany_core.config import OccAnyConfig
 from occany_core.evaluation import score_table, view_augmentation
+from occany_core.evaluation.segmentation import evaluate_masks
 from occany_core.evaluation.synthocc import WITHOUT_PROBE, evaluate
 from occany_core.evaluation.view_augmentation import INGREDIENTS
 from occany_core.picture.charts import save_charts
@@ -27,8 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "protocol",
         choices=list(PROTOCOLS),
-        help="synthocc: cells, depth, poses and classes by setting; ttva: what rendered views are "
-        "worth; ablations: train and score the recipe with one part missing at a time",
+        help="synthocc: cells, depth, poses and classes by setting; masks: masks from boxes, "
+        "classes of pixels and detected things; ttva: what rendered views are worth; ablations: "
+        "train and score the recipe with one part missing at a time",
     )
     held_back_streets.add_arguments(parser)
     parser.add_argument("--model", default="default", help="'default' or a .safetensors file")
@@ -79,6 +81,19 @@ def _synthocc(config: OccAnyConfig, arguments: argparse.Namespace) -> None:
         print(json.dumps(scores))
 
 
+def _masks(config: OccAnyConfig, arguments: argparse.Namespace) -> None:
+    """Score what people look at: masks, classes of pixels, boxes."""
+    model = load_model(arguments.model, config.runtime.device)
+    scores = evaluate_masks(model, arguments.limit, config, held_back_streets.show_setting)
+    print()
+    for heading, table in score_table.of_segmentation(scores).items():
+        print(f"\n{heading} [%]\n{score_table.plain(table, score_table.SEGMENTATION)}")
+    if arguments.write_card:
+        write_metrics(arguments.model, "masks", {"scenes": arguments.limit} | scores)
+    if arguments.json:
+        print(json.dumps(scores))
+
+
 def _ttva(config: OccAnyConfig, arguments: argparse.Namespace) -> None:
     """Score one ingredient of view augmentation after the other."""
     if arguments.plot:
@@ -107,4 +122,6 @@ def _ttva(config: OccAnyConfig, arguments: argparse.Namespace) -> None:
         print(json.dumps([asdict(one) for one in scores]))
 
 
-PROTOCOLS = {"synthocc": _synthocc, "ttva": _ttva, "ablations": ablations.run}
+PROTOCOLS = {
+    "synthocc": _synthocc, "masks": _masks, "ttva": _ttva, "ablations": ablations.run
+}  # fmt: skip

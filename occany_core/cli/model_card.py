@@ -10,6 +10,7 @@ from pathlib import Path
 
 from occany_core.checkpoints import Model
 from occany_core.errors import InputError
+from occany_core.evaluation import score_table
 from occany_core.evaluation.score_table import GEOMETRY, OCCUPANCY, Column, markdown
 
 BEGIN, END = "<!-- Card: begin -->", "<!-- Card: end -->"
@@ -46,6 +47,8 @@ def card_as_markdown(model: Model) -> str:
         parts.append("\n".join(f"* {note}" for note in notes))
     if "synthocc" in metrics:
         parts.append(_synthocc(metrics["synthocc"]))
+    if "masks" in metrics:
+        parts.append(_masks(metrics["masks"]))
     if "ttva" in metrics:
         heading = "Surround IoU with other rendered views (`occany evaluate ttva`):"
         parts.append(f"{heading}\n\n{markdown(metrics['ttva'], OCCUPANCY)}")
@@ -96,6 +99,17 @@ def _synthocc(scores: dict) -> str:
         *scores.get("left_out", {}).values(),
     ]
     return "\n\n".join(lines)
+
+
+def _masks(scores: dict) -> str:
+    settings = {name: row for name, row in scores.items() if isinstance(row, dict)}
+    parts = [
+        f"Pictures of the same streets, {scores['scenes']} scenes for each setting "
+        f"(`occany evaluate masks --limit {scores['scenes']}`), percent."
+    ]
+    for heading, table in score_table.of_segmentation(settings).items():
+        parts.append(f"{heading}:\n\n{markdown(table, score_table.SEGMENTATION)}")
+    return "\n\n".join(parts)
 
 
 def _table(heading: list[str], rows: Iterable[list[str]]) -> str:

@@ -67,6 +67,8 @@ class DatasetClasses:
     grid: GridLayout
     raw_to_class: dict[int, int]
     """Ids of label files; empty where files hold class ids."""
+    countable: tuple[int, ...]
+    """Classes of things that have a number, such as cars; the others are stuff, such as road."""
     raw_unlisted: int
     """Class of ids of label files without an entry."""
     surround_cameras: tuple[str, ...]
@@ -118,6 +120,7 @@ def _table(entry: dict[str, Any]) -> DatasetClasses:
         superclasses=LabelConvention(tuple(superclasses["names"]), superclasses["empty"], ignore),
         grid=GridLayout(tuple(grid["origin"]), grid["resolution"], tuple(grid["shape"])),
         raw_to_class=entry.get("raw_to_class", {}),
+        countable=tuple(entry["countable"]),
         raw_unlisted=entry.get("raw_unlisted", ignore),
         surround_cameras=tuple(entry.get("surround_cameras", ())),
     )

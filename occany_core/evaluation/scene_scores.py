@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
 
 from occany_core.datasets.class_tables import load_classes
@@ -89,12 +89,19 @@ class SceneScores:
 
 def exact_depth_at(view: InputView, height: int, width: int) -> Float[np.ndarray, "height width"]:
     """Return the exact depth at the pixels of the prepared picture [m]; 0 in the sky."""
-    plan = plan_fit(view.depth.shape, (height, width))
+    depth = at_network_size(view.depth, height, width)
+    return np.where(np.isfinite(depth), depth, 0.0)
+
+
+def at_network_size(
+    values: Shaped[np.ndarray, "H W"], height: int, width: int
+) -> Shaped[np.ndarray, "height width"]:
+    """Return what a map of the input picture says at the pixels of the prepared picture."""
+    plan = plan_fit(values.shape, (height, width))
     rows, columns = (
         (((np.arange(side) + start + 0.5) / plan.scale).astype(int)).clip(0, most - 1)
         for side, start, most in zip(
-            (height, width), (plan.top, plan.left), view.depth.shape, strict=True
+            (height, width), (plan.top, plan.left), values.shape, strict=True
         )
     )
-    depth = view.depth[rows][:, columns]
-    return np.where(np.isfinite(depth), depth, 0.0)
+    return values[rows][:, columns]

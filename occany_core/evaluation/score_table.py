@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 Scores = Mapping[str, Mapping[str, float]]
 """Name of a row -> key of a column -> value."""
@@ -32,6 +33,42 @@ GEOMETRY = (
     Column("translation_m", "moved [m]"),
     Column("rotation_deg", "turned [deg]"),
 )
+
+SEGMENTATION = (
+    Column("instances", "instances", 0),
+    Column("mean_iou", "mean IoU"),
+    Column("above_half", "IoU > 0.5"),
+    Column("countable", "countable", 0),
+    Column("mean_iou_countable", "mean IoU of these"),
+    Column("found", "found"),
+    Column("boxes", "boxes", 0),
+    Column("right", "right"),
+    Column("accuracy", "accuracy"),
+    Column("share", "share of pixels"),
+    Column("iou", "IoU"),
+)
+"""Percent, and numbers of things and boxes; each table has some of these."""
+
+
+def of_segmentation(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Scores]:
+    """Return tables by heading, of what `evaluate_masks` says of some settings."""
+    tables: dict[str, dict[str, Mapping[str, float]]] = {}
+    for setting, found in scores.items():
+        for heading, part in (("Masks from prompts", "masks"), ("Countable things", "boxes")):
+            rows = {f"{setting}, {_words(name)}": row for name, row in found[part].items()}
+            tables.setdefault(heading, {}).update(rows)
+        pixels = {key: found["pixels"][key] for key in ("mean_iou", "accuracy")}
+        tables.setdefault("Classes of pixels", {})[setting] = pixels
+    for setting, found in scores.items():
+        by_class = {_words(name): dict(row) for name, row in found["pixels"]["classes"].items()}
+        for name, row in found["boxes"]["class_probe"]["classes"].items():
+            by_class.setdefault(_words(name), {}).update(row)
+        tables[f"Classes, {setting}"] = by_class
+    return tables
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def cells(scores: Scores, columns: Sequence[Column]) -> list[list[str]]:

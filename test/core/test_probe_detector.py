@@ -18,6 +18,7 @@ from occany_core.semantics.probe_detector import (
     RegionSettings,
     connected_regions,
     detect_regions,
+    find_regions,
 )
 
 CLASSES = 4
@@ -60,12 +61,12 @@ def logits_of(classes, seed=0):
 def test_regions_are_those_of_a_flood_fill(classes, wanted, across_corners, least, seed):
     logits = logits_of(classes, seed)
     settings = RegionSettings(least_cells=least, across_corners=across_corners)
-    views = detect_regions(logits, sorted(wanted), settings)
+    views = find_regions(logits, sorted(wanted), settings)
     assert len(views) == len(classes)
     chance = logits.softmax(dim=1).numpy()
     side = classes.shape[-1]
-    for view, found in enumerate(views):
-        expected = []
+    for view, regions in enumerate(views):
+        found, expected, cells = regions.found, [], []
         for region in flooded(classes[view], wanted, across_corners=across_corners):
             if len(region) < least:
                 continue
@@ -74,6 +75,7 @@ def test_regions_are_those_of_a_flood_fill(classes, wanted, across_corners, leas
             box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
             score = chance[view, label, rows, columns].mean()
             expected.append([*(np.array(box) / side), score, label])
+            cells.append(tuple(sorted(region)))
         got = torch.cat(
             (found.boxes, found.scores[:, None], found.labels[:, None].double()), dim=1
         )
@@ -83,6 +85,11 @@ def test_regions_are_those_of_a_flood_fill(classes, wanted, across_corners, leas
             np.array(sorted(map(list, expected))).reshape(-1, 6),
             atol=1e-6,
         )
+        masks = [tuple(sorted(map(tuple, mask.nonzero().tolist()))) for mask in regions.masks]
+        assert sorted(masks) == sorted(cells)
+        assert [mask.any(dim=0).int().argmax().item() for mask in regions.masks] == (
+            (found.boxes[:, 0] * side).round().int().tolist()
+        ), "masks and boxes come in the same order"
         assert (found.scores.diff() <= 0).all(), "the best comes first"
 
 
@@ -114,10 +121,10 @@ def test_no_class_wanted_or_nothing_found_gives_empty_detections():
 
 
 def test_the_detector_takes_classes_from_its_prompts():
-    probe = ClassProbe(CLASSES, CLASSES)
+    probe = ClassProbe((5, 5, CLASSES), CLASSES)
     with torch.no_grad():
-        probe.proj.weight.copy_(torch.eye(CLASSES)[..., None, None])
-        probe.proj.bias.zero_()
+        probe.fine.weight.copy_(torch.eye(CLASSES)[..., None, None])
+        probe.fine.bias.zero_()
     classes = np.zeros((1, 8, 8), np.int64)
     classes[0, 1:4, 2:7], classes[0, 5:8, 0:2] = 2, 3
     fine = logits_of(classes).float()
