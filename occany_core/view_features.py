@@ -46,6 +46,10 @@ class FoundThings:
     masks: Float[Tensor, "M s4 s4"]
     """Logits of the square picture, positive inside."""
 
+    def __getitem__(self, chosen: Tensor) -> "FoundThings":
+        """Return some of them."""
+        return FoundThings(self.found[chosen], self.masks[chosen])
+
     def cpu(self) -> "FoundThings":
         """Return the same on the CPU."""
         parts = (part.cpu() for part in (self.found.boxes, self.found.scores, self.found.labels))

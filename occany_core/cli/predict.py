@@ -5,13 +5,10 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from occany_core.checkpoints import load_model
-from occany_core.cli import settings_arguments
-from occany_core.cli.calibration_file import NO_CALIBRATION, CameraCalibration, load_calibration
-from occany_core.cli.picture_files import RIGS, PictureFile, read_masks, read_picture, view_sets
+from occany_core.cli import picture_arguments, settings_arguments
 from occany_core.config import OccAnyConfig, from_flat
 from occany_core.images import View
 from occany_core.observation import encode
@@ -28,37 +25,10 @@ EXAMPLE = "occany predict recordings/sequence -o out/street"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
     parser.add_argument(
-        "pictures",
-        metavar="PICTURES",
-        nargs="+",
-        type=Path,
-        help="a folder of pictures, a folder with one subfolder per camera, or picture files",
+        "pictures", metavar="PICTURES", nargs="+", type=Path, help=picture_arguments.PICTURES
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the result")
-    parser.add_argument(
-        "--rig",
-        choices=RIGS,
-        default="auto",
-        help="how the pictures belong together: one after the other (sequence), all at once "
-        "(surround), a single one (monocular); auto takes subfolders for a surround rig and "
-        "several pictures for a sequence",
-    )
-    parser.add_argument(
-        "--model", default="default", help="weights: a .safetensors file, or 'default'"
-    )
-    parser.add_argument(
-        "--calibration",
-        metavar="FILE",
-        type=Path,
-        help="JSON with K and rig_from_cam per camera (docs/conventions.md)",
-    )
-    parser.add_argument(
-        "--masks",
-        metavar="FOLDER",
-        type=Path,
-        help="one picture per camera, CAMERA.png: pixels that are not black show the vehicle "
-        "itself and are ignored",
-    )
+    picture_arguments.add_options(parser)
     parser.add_argument(
         "--labels",
         metavar="TEXTS",
@@ -75,23 +45,17 @@ def run(arguments: argparse.Namespace) -> None:
         texts = [text.strip() for text in arguments.labels.split(",")]
         config = from_flat({"labels.classes": texts}, config, "--labels")
     check_folder(arguments.output)
-    files = view_sets(arguments.pictures, arguments.rig)
-    cameras = list(dict.fromkeys(file.camera for one in files for file in one))
-    calibration = {}
-    if arguments.calibration is not None:
-        calibration = load_calibration(arguments.calibration, cameras)
-    masks = {} if arguments.masks is None else read_masks(arguments.masks, cameras)
-    sets = _read(files, calibration, masks)
+    pictures = picture_arguments.find(arguments.pictures, arguments)
+    sets = pictures.read()
     model = load_model(arguments.model, config.runtime.device)
     labeller = Labeller(model, config.labels)
     _say(
-        f"{sum(map(len, sets))} pictures, {len(cameras)} camera(s), {len(sets)} view set(s); "
-        f"model {model.name} ({model.card['licence']}) on {model.device}"
+        f"{len(pictures.names)} pictures, {len(pictures.cameras)} camera(s), {len(sets)} view "
+        f"set(s); model {model.name} ({model.card['licence']}) on {model.device}"
     )
     scene = _predict(labeller, sets, config)
-    sources = [file.path.name for one in files for file in one]
     title = f"{arguments.pictures[0].resolve().name}  -  model {model.name}"
-    save_scene(arguments.output, scene, config, title, sources)
+    save_scene(arguments.output, scene, config, title, pictures.names)
     print(_summary(scene, arguments.output))
     highest = float(scene.observed.confidence.max())
     if highest <= config.voxels.min_confidence:
@@ -99,25 +63,6 @@ def run(arguments: argparse.Namespace) -> None:
             f"no observed point counts: the highest confidence is {highest:.3f} and "
             f"voxels.min_confidence is {config.voxels.min_confidence}; lower it for these weights"
         )
-
-
-def _read(
-    files: list[list[PictureFile]],
-    calibration: dict[str, CameraCalibration],
-    masks: dict[str, np.ndarray],
-) -> list[list[View]]:
-    """Read all pictures; for want of capture times the number of the view set is its stamp."""
-    sets = []
-    for index, one in enumerate(files):
-        views = []
-        for file in one:
-            known = calibration.get(file.camera, NO_CALIBRATION)
-            rgb = read_picture(file.path)
-            mask = masks.get(file.camera)
-            place = {"K": known.K, "rig_from_cam": known.rig_from_cam}
-            views.append(View(rgb, file.camera, float(index), **place, ignored=mask))
-        sets.append(views)
-    return sets
 
 
 def _predict(labeller: Labeller, sets: list[list[View]], config: OccAnyConfig) -> Scene:

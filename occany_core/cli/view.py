@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`occany view`: draw the picture of a result again, or the curves of a training run."""
+"""`occany view`: the picture of a result again, curves of a training run, or what weights see."""
 
 import argparse
 from pathlib import Path
 
-from occany_core.cli import training_curves
+from occany_core.cli import picture_arguments, training_curves, view_segmentation
 from occany_core.datasets.class_tables import load_classes
 from occany_core.errors import InputError
 from occany_core.live_view import LiveView, show_scene
@@ -14,18 +14,33 @@ from occany_core.semantics.class_prompts import TABLE
 from occany_core.training.journal import LOG
 
 NAME = "view"
-HELP = "draw the picture of a result folder or grid file again, or the curves of a training run"
+HELP = "draw a result again, the curves of a training run, or what the weights see in pictures"
 EXAMPLE = "occany view out/street -o street.png --title 'Our street'"
+SEEN = {
+    view_segmentation.FEATURES: view_segmentation.draw_features,
+    view_segmentation.INSTANCES: view_segmentation.draw_instances,
+}
+OF_RESULTS = ("rerun", "colour")
+OF_PICTURES = ("rig", "model", "calibration", "masks", "labels", "config", "set")
+FOREIGN = {
+    view_segmentation.FEATURES: (*OF_RESULTS, "labels"),
+    view_segmentation.INSTANCES: OF_RESULTS,
+}
+"""Options that have no effect there; on a result, those of pictures have none."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
     parser.add_argument(
-        "result", type=Path, help="folder of `occany predict` or `occany train`, or a grid.npz"
-    )
+        "what", nargs="+", metavar="WHAT",
+        help="a folder of `occany predict` or `occany train`, or a grid.npz; or the word features "
+        "(colours of the promptable features, alike in all views) or instances (things that were "
+        "detected, with their masks) and " + picture_arguments.PICTURES,
+    )  # fmt: skip
     parser.add_argument(
         "-o", "--output", type=Path,
-        help=f"picture file (default: {PICTURE} or {training_curves.PICTURE} in the folder)",
+        help=f"picture file (default: {PICTURE} or {training_curves.PICTURE} in the folder; "
+        "features.png or instances.png here)",
     )  # fmt: skip
     parser.add_argument(
         "--rerun", action="store_true",
@@ -36,6 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--colour", choices=("height", "class"), default="height",
         help="what the colours of cells show (default: height)",
     )  # fmt: skip
+    view_segmentation.add_arguments(parser)
+    parser.set_defaults(option_defaults={
+        name: parser.get_default(name) for name in OF_RESULTS + OF_PICTURES
+    })  # fmt: skip
 
 
 def show_in_rerun(folder: Path, file: Path | None) -> None:
@@ -49,8 +68,38 @@ def show_in_rerun(folder: Path, file: Path | None) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the picture and name it."""
-    result = arguments.result
+    """Write the picture and name it.
+
+    Raises:
+        InputError: Options that do not belong to it, or paths that cannot be used.
+    """
+    what, *paths = arguments.what
+    _check_options(arguments, FOREIGN.get(what, OF_PICTURES))
+    if what not in SEEN and paths:
+        raise InputError(
+            f"{len(arguments.what)} results were named; name one, or put the word "
+            f"{' or '.join(SEEN)} before pictures"
+        )
+    if what in SEEN and not paths:
+        raise InputError(f"view {what} needs pictures: name a folder or files after the word")
+    if what in SEEN:
+        SEEN[what]([Path(path) for path in paths], arguments)
+    else:
+        draw_result(Path(what), arguments)
+
+
+def _check_options(arguments: argparse.Namespace, foreign: tuple[str, ...]) -> None:
+    """Refuse options that would have no effect."""
+    for name in foreign:
+        if getattr(arguments, name) != arguments.option_defaults[name]:
+            raise InputError(
+                f"--{name} does nothing for view {arguments.what[0]}; leave it out "
+                "(`occany view --help` says what belongs together)"
+            )
+
+
+def draw_result(result: Path, arguments: argparse.Namespace) -> None:
+    """Draw what `occany predict` or `occany train` left."""
     if arguments.rerun:
         show_in_rerun(result, arguments.output)
         return

@@ -55,6 +55,7 @@ def compose_features_picture(
     pictures: Sequence[UInt8[np.ndarray, "H W 3"]],
     levels: dict[str, Float[np.ndarray, "V C h w"]],
     title: str,
+    captions: Sequence[str] = (),
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Compose a page with a row for each view: the picture, then its features level by level.
 
@@ -62,9 +63,10 @@ def compose_features_picture(
         pictures: The views, all of one size.
         levels: Caption and features of each level; square maps are stretched over the picture.
         title: One line.
+        captions: One below each picture, or none.
 
     Raises:
-        InputError: No picture, or features of another number of views.
+        InputError: No picture, or features or captions of another number of views.
     """
     numbers = {len(features) for features in levels.values()}
     if not pictures or numbers != {len(pictures)}:
@@ -72,14 +74,19 @@ def compose_features_picture(
             f"{len(pictures)} pictures came with features of {sorted(numbers)} views; give both "
             "of the same views, at least one"
         )
+    if captions and len(captions) != len(pictures):
+        raise InputError(
+            f"{len(captions)} captions for {len(pictures)} pictures; give one for each, or none"
+        )
     height = round(TILE_WIDTH * pictures[0].shape[0] / pictures[0].shape[1])
+    pitch = height + GAP + (CAPTION_HEIGHT if captions else 0)
     columns = {"picture": list(pictures)}
     columns |= {name: list(colours_of_features(level)) for name, level in levels.items()}
     page = Image.new(
         "RGB",
         (
             2 * MARGIN + len(columns) * (TILE_WIDTH + GAP) - GAP,
-            HEADER_HEIGHT + CAPTION_HEIGHT + len(pictures) * (height + GAP) - GAP + MARGIN,
+            HEADER_HEIGHT + CAPTION_HEIGHT + len(pictures) * pitch - GAP + MARGIN,
         ),
         PAGE,
     )
@@ -90,7 +97,10 @@ def compose_features_picture(
         draw.text((left, HEADER_HEIGHT), name, font=ImageFont.load_default(15), fill=FAINT_TEXT)
         sampling = Image.Resampling.NEAREST if column else Image.Resampling.LANCZOS
         for row, tile in enumerate(tiles):
-            top = HEADER_HEIGHT + CAPTION_HEIGHT + row * (height + GAP)
+            top = HEADER_HEIGHT + CAPTION_HEIGHT + row * pitch
             shown = Image.fromarray(tile).resize((TILE_WIDTH, height), sampling)
             page.paste(shown, (left, top))
+    for row, caption in enumerate(captions):
+        below = HEADER_HEIGHT + CAPTION_HEIGHT + row * pitch + height + 3
+        draw.text((MARGIN, below), caption, font=ImageFont.load_default(13), fill=FAINT_TEXT)
     return np.asarray(page)

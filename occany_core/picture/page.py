@@ -170,13 +170,14 @@ def _paste_pictures(
         page.paste(thumbnail.resize(size, Image.Resampling.LANCZOS), (left, top))
         draw.text(
             (left, top + tiles.height + 1),
-            _shortened(draw, caption, font, tiles.width),
+            shortened(draw, caption, font, tiles.width),
             font=font,
             fill=FAINT_TEXT,
         )
 
 
-def _shortened(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.ImageFont, width: int) -> str:
+def shortened(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.ImageFont, width: int) -> str:
+    """Cut a text off where it becomes wider than this [px]."""
     shown = text
     while shown and draw.textlength(shown, font=font) > width:
         shown = shown[:-1]
