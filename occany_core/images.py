@@ -217,7 +217,7 @@ def network_tensor(
 
 
 def segmentation_tensor(
-    rgb: UInt8[np.ndarray, "V H W 3"], side: int
+    rgb: UInt8[np.ndarray | Tensor, "V H W 3"], side: int
 ) -> Float[Tensor, "V 3 side side"]:
     """Stretch prepared pictures to the square that SAM2 encodes (evaluation page 2.4).
 
@@ -258,13 +258,15 @@ def prepare(views: list[View], long_side: int) -> ImageBatch:
     return ImageBatch(network_tensor(rgb), rgb, tuple(intrinsics), ignored)
 
 
-def _unit_range(rgb: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(rgb)).movedim(-1, -3).float() / 255
+def _unit_range(rgb: np.ndarray | Tensor) -> Tensor:
+    values = rgb if isinstance(rgb, Tensor) else torch.from_numpy(np.array(rgb))
+    return values.movedim(-1, -3).float() / 255
 
 
 def _normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
     mean, std = (
-        torch.tensor(values)[:, None, None] for values in (normalisation.mean, normalisation.std)
+        images.new_tensor(values)[:, None, None]
+        for values in (normalisation.mean, normalisation.std)
     )
     return (images - mean) / std
 

@@ -116,8 +116,8 @@ class Objective:
     forcing: float = 1.0
     """Segmentation Forcing, in stages that train segmentation heads; needs a teacher."""
     teacher: str = ""
-    """streets reads the features off what rendered streets show; anything else is a folder or the
-    name of a repository with SAM2's weights. Empty where none is chosen yet."""
+    """streets reads the features off what rendered streets show; anything else is a folder
+    with SAM2's weights. Empty where none is chosen yet."""
     masks: MaskLossSettings = field(default_factory=MaskLossSettings)
     """Of the prompt decoder and the class probe, in stages that train them."""
     prompts: PromptSettings = field(default_factory=PromptSettings)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from occany_core.errors import ConfigError
 from occany_core.network import NetworkConfig, OccAnyNetwork
-from occany_core.semantics.sam2_features import Sam2Teacher, load_sam2
+from occany_core.semantics.sam2_features import Sam2Encoder, load_sam2
 from occany_core.synthetic.teacher import SeenViews, StreetTeacher
 from occany_core.training.batches import Targets, ViewLabels
 from occany_core.training.mask_losses import (
@@ -90,14 +90,15 @@ class StreetFeatures:
 class Sam2Features:
     """SAM2 as a teacher, for batches."""
 
-    def __init__(self, teacher: Sam2Teacher) -> None:
-        self.teacher = teacher
+    def __init__(self, encoder: Sam2Encoder) -> None:
+        self.encoder = encoder
 
     def __call__(self, images: Float[Tensor, "B V 3 H W"], targets: Targets) -> tuple[Tensor, ...]:
         """Encode the pictures."""
         del targets
         rgb = ((images.flatten(0, 1) + 1) * 127.5).round().byte().movedim(1, -1)
-        return tuple(level.unflatten(0, images.shape[:2]) for level in self.teacher(rgb))
+        levels = self.encoder(rgb).levels
+        return tuple(level.unflatten(0, images.shape[:2]) for level in levels)
 
 
 def with_labels(targets: Targets) -> ViewLabels:
