@@ -12,6 +12,10 @@ from occany_core.semantics.painting import (
     paint_prompted,
     paint_tracked,
 )
+from occany_core.semantics.sam2_features import Sam2Encoder, load_sam2
+from occany_core.semantics.sam2_model import load_image_model, load_video_model
+from occany_core.semantics.sam2_prompter import Sam2Prompter
+from occany_core.semantics.sam2_tracker import Sam2Tracker
 
 __all__ = [
     "Detections",
@@ -19,10 +23,16 @@ __all__ = [
     "LabelledMasks",
     "NetworkPrompter",
     "PromptTable",
+    "Sam2Encoder",
+    "Sam2Prompter",
+    "Sam2Tracker",
     "PromptableFeatures",
     "Prompter",
     "Tracker",
     "corners_of",
+    "load_image_model",
+    "load_sam2",
+    "load_video_model",
     "merge_masks",
     "paint_observed",
     "paint_prompted",
