@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from occany_core.bench import model, precision, streets, training, voxels
+from occany_core.bench import model, precision, streets, tracking, training, voxels
 from occany_core.bench.golden import report
 from occany_core.bench.golden.runner import run as run_golden
 from occany_core.checkpoints import load_model
@@ -297,6 +297,58 @@ def _print_training(timing: training.TrainingTiming) -> None:
     )
 
 
+def _tracking_arguments(parser: argparse.ArgumentParser) -> None:
+    default = tracking.Workload()
+    parser.add_argument("--objects", type=int, default=default.objects)
+    parser.add_argument("--views", type=int, default=default.views, help="beside the observed one")
+    parser.add_argument(
+        "--size", type=int, default=default.size, help="of the square picture [px]"
+    )
+    parser.add_argument(
+        "--library-objects", type=int, metavar="N",
+        help="let transformers track only so many; its time for all is then extrapolated",
+    )  # fmt: skip
+    parser.add_argument("--repeats", type=int, default=1, help="runs; medians are reported")
+    _json_argument(parser)
+
+
+def _tracking(arguments: argparse.Namespace) -> None:
+    """Time tracking by SAM2 beside the library's loop.
+
+    Raises:
+        ConfigError: A number that cannot be, or transformers is not installed.
+        ParityError: The masks differ.
+    """
+    names = ("objects", "views", "size", "library_objects", "repeats")
+    work = tracking.Workload(**{name: getattr(arguments, name) for name in names})
+    timing = tracking.measure(work, _tracked)
+    print(
+        f"\n{timing.objects} objects into {timing.views} views, {timing.size} px, SAM2.1's sizes "
+        f"with random weights, CPU, {timing.threads} threads"
+    )
+    print(
+        f"ours          {timing.ours_s:8.1f} s ({timing.ours_cpu_s:.1f} s of the processor), "
+        f"peak memory {timing.peak_ours_gb:.2f} GB"
+    )
+    how = f"extrapolated from {timing.library_objects}" if timing.is_extrapolated else "measured"
+    print(
+        f"transformers  {timing.library_all_s:8.1f} s ({how}), peak memory "
+        f"{timing.peak_library_gb:.2f} GB"
+    )
+    print(
+        f"{timing.ratio:.2f} times as fast ({timing.cpu_ratio:.2f} in time of the processor); "
+        f"{100 * timing.equal_pixels:.4f} % of the pixels are "
+        f"the same, logits (RMS {timing.rms_logit:.1f}) differ by up to "
+        f"{timing.largest_difference:.1e}"
+    )
+    if arguments.json:
+        print(json.dumps(timing.to_dict()))
+
+
+def _tracked(name: str, done: int, total: int) -> None:
+    print(f"\r{name}: {done} of {total} done  ", end="", file=sys.stderr, flush=True)
+
+
 SUB_VERBS = {
     "golden": SubVerb(
         "compare every stage with golden numbers of the released code", _golden_arguments, _golden
@@ -310,6 +362,9 @@ SUB_VERBS = {
         "time training steps, their memory and the rendering of streets",
         _training_arguments,
         _training,
+    ),
+    "tracking": SubVerb(
+        "time tracking by SAM2 beside the loop of transformers", _tracking_arguments, _tracking
     ),
     "precision": SubVerb(
         "compare bfloat16 with float32 on held-back streets", _precision_arguments, _precision
