@@ -10,7 +10,7 @@ import pytest
 import torch
 from training_worlds import HEIGHT, WIDTH, pack
 
-from occany_core.bench import precision, training
+from occany_core.bench import precision, tracking, training
 from occany_core.bench.model import count_gflop, measure
 from occany_core.bench.random_samples import random_pack
 from occany_core.checkpoints import load_model
@@ -92,6 +92,30 @@ def test_last_line_is_one_json_object(command, keys, capsys):
     torch.set_num_threads(threads)
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert keys <= last.keys()
+
+
+def test_tracking_is_timed_beside_the_library(capsys):
+    pytest.importorskip(
+        "transformers", reason="transformers, the extra [semantics], is not installed"
+    )
+    command = "bench tracking --objects 3 --views 2 --size 64 --library-objects 2 --json"
+    assert main(command.split()) == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out.splitlines()[-1])
+    assert found["is_extrapolated"] and "extrapolated from 2" in printed.out
+    assert found["library_all_s"] == pytest.approx(1.5 * found["library_s"])
+    assert found["ratio"] == pytest.approx(found["library_all_s"] / found["ours_s"])
+    assert found["equal_pixels"] == 1
+    assert 0 < found["largest_difference"] < 1e-4 < found["rms_logit"]
+    assert "transformers: 3 of 3" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("numbers", "named"), [({"views": 0}, "views 0"), ({"library_objects": 61}, "is 61")]
+)
+def test_what_cannot_be_tracked(numbers, named):
+    with pytest.raises(ConfigError, match=named):
+        tracking.Workload(**numbers)
 
 
 SMALL_TRAINING = "training --picture 48 32 --views 4 --steps 1 --device cpu --json".split()
