@@ -135,6 +135,7 @@ class _Layer:
                 "with a single head, as all released ones have"
             )
         self.layer, self.turns = layer, turns
+        self.is_piecewise = turns.device.type == "cpu"
         parts = around.q_proj, around.k_proj, around.v_proj
         self.weight = torch.cat([part.weight for part in parts])
         self.bias = torch.cat([part.bias for part in parts])
@@ -178,7 +179,7 @@ class _Layer:
     ) -> Float[Tensor, "B P C"]:
         """What the memory says to the questions; one question may stand for all objects."""
         number, cells = len(values), questions.shape[1]
-        together = 1 if values.device.type == "cpu" else number
+        together = 1 if self.is_piecewise else number
         keys = values.new_empty(together, questions.shape[2], values.shape[1])
         *of_memories, of_pointers = keys.split([cells] * len(memories) + [pointed.shape[1]], dim=2)
         told = values.new_empty(number, cells, values.shape[2])
@@ -188,13 +189,14 @@ class _Layer:
                 torch.add(kept[these], self.by_age[slot], out=part)
             of_pointers.copy_(pointed[these].mT)
             asked = questions if len(questions) == 1 else questions[these]
-            told[these] = _average(asked, keys, values[these])
+            average = _average_by_pieces if self.is_piecewise else _average
+            told[these] = average(asked, keys, values[these])
         return F.linear(told, self.widen, self.widen_bias)
 
     def digested(self, cells: Float[Tensor, "B P C"]) -> Float[Tensor, "B P C"]:
-        """Two linear layers, a few cells at once."""
+        """Two linear layers."""
         normed = self.layer.layer_norm3(cells).flatten(0, 1)
-        at_once = CELLS_AT_ONCE if cells.device.type == "cpu" else len(normed)
+        at_once = CELLS_AT_ONCE if self.is_piecewise else len(normed)
         digested = torch.empty_like(normed)
         for some, out in zip(normed.split(at_once), digested.split(at_once), strict=True):
             out.copy_(self.layer.linear2(self.layer.activation(self.layer.linear1(some))))
@@ -209,17 +211,20 @@ class _Layer:
 def _average(
     questions: Float[Tensor, "_ P C"], keys: Float[Tensor, "B C M"], values: Float[Tensor, "B M D"]
 ) -> Float[Tensor, "B P D"]:
-    """Attention whose questions are scaled already; for one object, on a CPU."""
-    if values.device.type != "cpu":
-        asked = questions.expand(len(values), -1, -1)
-        return F.scaled_dot_product_attention(
-            asked[:, None], keys.mT[:, None], values[:, None], scale=1.0
-        )[:, 0]
+    """Attention whose questions are scaled already."""
+    asked = questions.expand(len(values), -1, -1)[:, None]
+    told = F.scaled_dot_product_attention(asked, keys.mT[:, None], values[:, None], scale=1.0)
+    return told[:, 0]
+
+
+def _average_by_pieces(
+    questions: Float[Tensor, "1 P C"], keys: Float[Tensor, "1 C M"], values: Float[Tensor, "1 M D"]
+) -> Float[Tensor, "1 P D"]:
+    """The same for one object, a few cells at once."""
     told = values.new_empty(1, questions.shape[1], values.shape[2])
     shares = values.new_empty(CELLS_AT_ONCE, keys.shape[2])
-    for some, out in zip(
-        questions[0].split(CELLS_AT_ONCE), told[0].split(CELLS_AT_ONCE), strict=True
-    ):
+    asked = questions[0].split(CELLS_AT_ONCE), told[0].split(CELLS_AT_ONCE)
+    for some, out in zip(*asked, strict=True):
         part = shares[: len(some)]
         torch.mm(some, keys[0], out=part)
         torch.mm(torch.softmax(part, dim=-1, out=part), values[0], out=out)

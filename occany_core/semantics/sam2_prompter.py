@@ -40,13 +40,14 @@ class Sam2Prompter:
             InputError: Features of another size than the model's, or not four numbers for each
                 box of each view.
         """
-        check_side(features, self.segmentation_size)
+        features = fitting(features, self.segmentation_size, self.model.no_memory_embedding.dtype)
         if boxes.ndim != 3 or boxes.shape[0] != len(features) or boxes.shape[2] != 4:
             raise InputError(
                 f"boxes of shape {tuple(boxes.shape)} came with {len(features)} views; give "
                 "(views, boxes, 4)"
             )
         views, number = boxes.shape[:2]
+        boxes = boxes.to(features.fine.dtype)
         logits = features.fine.new_empty(views, number, *features.fine.shape[2:])
         together = max(1, PROMPTS_AT_ONCE // max(1, number))
         for view in range(0, views, together):
@@ -73,11 +74,13 @@ class Sam2Prompter:
         return masks[:, :, 0]
 
 
-def check_side(features: PromptableFeatures, segmentation_size: int) -> None:
-    """See that features are of the size that SAM2 was set up for.
+def fitting(
+    features: PromptableFeatures, segmentation_size: int, dtype: torch.dtype
+) -> PromptableFeatures:
+    """Return features in the number format of SAM2's weights.
 
     Raises:
-        InputError: They are not.
+        InputError: They are of another size than SAM2 was loaded for.
     """
     side = features.coarse.shape[-1]
     if side * STRIDES[-1] != segmentation_size:
@@ -86,3 +89,4 @@ def check_side(features: PromptableFeatures, segmentation_size: int) -> None:
             f"{segmentation_size // STRIDES[-1]}; load it with segmentation_size="
             f"{side * STRIDES[-1]}"
         )
+    return PromptableFeatures(*(level.to(dtype) for level in features.levels))

@@ -22,7 +22,7 @@ from occany_core.semantics.sam2_memory import (
     Pointers,
     ViewMemory,
 )
-from occany_core.semantics.sam2_prompter import check_side
+from occany_core.semantics.sam2_prompter import fitting
 
 FIRST_MEMORIES = ("logits", "mask")
 OBJECTS_AT_ONCE = {"cpu": 8}
@@ -122,10 +122,10 @@ class Sam2Tracker:
                 f"masks are {masks.dtype} of shape {tuple(masks.shape)}; give bool (objects, "
                 "height, width)"
             )
-        check_side(observed, self.model.image_size)
-        views = self._views(PromptableFeatures.joined([observed, others]))
+        features = PromptableFeatures.joined([observed, others])
+        views = self._views(fitting(features, self.model.image_size, self.places.dtype))
         if not len(masks):
-            return observed.fine.new_empty(len(views), 0, *observed.fine.shape[2:])
+            return self.places.new_empty(len(views), 0, *observed.fine.shape[2:])
         parts = [self._track(views, some) for some in masks.split(self.objects_at_once)]
         return torch.cat(parts, dim=1)
 

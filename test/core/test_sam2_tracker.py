@@ -9,6 +9,8 @@ from tiny_sam2 import SIZE, features
 
 from occany_core.bench.tracking import track_one_by_one
 from occany_core.errors import ConfigError, InputError
+from occany_core.semantics.features import PromptableFeatures
+from occany_core.semantics.sam2_prompter import Sam2Prompter
 from occany_core.semantics.sam2_tracker import ABSENT, Sam2Tracker
 
 SIDE = SIZE // 4
@@ -93,6 +95,25 @@ def test_objects_do_not_know_of_each_other(model):
     together = tracker.propagate(*inputs)
     alone = tracker.propagate(inputs[0], inputs[1][1:2], inputs[2])
     torch.testing.assert_close(together[:, 1:2], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_devices_other_than_cpus_compute_the_same(model):
+    """They take all objects and cells at once; the arithmetic does not need such a device."""
+    inputs = features(1), portrait_masks(), features(4, seed=1)
+    expected = Sam2Tracker(model).propagate(*inputs)
+    tracker = Sam2Tracker(model, objects_at_once=64)
+    for layer in tracker.attention.layers:
+        layer.is_piecewise = False
+    torch.testing.assert_close(tracker.propagate(*inputs), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_features_in_half_the_bits_are_widened(model):
+    inputs = features(1), portrait_masks(), features(2, seed=1)
+    coarse = [PromptableFeatures(*(level.bfloat16() for level in x.levels)) for x in inputs[::2]]
+    tracked = Sam2Tracker(model).propagate(coarse[0], inputs[1], coarse[1])
+    assert tracked.dtype == torch.float32
+    prompted = Sam2Prompter(model).masks_from_boxes(coarse[0], torch.rand(1, 2, 4).sort()[0])
+    assert prompted.dtype == torch.float32
 
 
 def test_memory_matters(model):
