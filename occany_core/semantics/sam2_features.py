@@ -12,9 +12,10 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from occany_core.errors import ConfigError, InputError
+from occany_core.errors import ConfigError
 from occany_core.images import segmentation_tensor
 from occany_core.semantics.features import PromptableFeatures
+from occany_core.semantics.pictures import check_pictures
 from occany_core.semantics.sam2_model import level_sizes, load_image_model
 
 CHUNK = 8
@@ -51,14 +52,11 @@ class Sam2Encoder:
         projected as its mask decoder wants them. They describe the whole picture, squashed.
 
         Raises:
-            InputError: Not colour pictures of whole numbers.
+            InputError: Not colour pictures of whole numbers, or none.
         """
-        if rgb.dtype != torch.uint8 or rgb.ndim != 4 or rgb.shape[-1] != 3 or not rgb.numel():
-            raise InputError(
-                f"pictures are {rgb.dtype} of shape {tuple(rgb.shape)}; give uint8 RGB "
-                "(views, height, width, 3)"
-            )
-        return PromptableFeatures.joined([self._features(chunk) for chunk in rgb.split(CHUNK)])
+        check_pictures(rgb)
+        chunks = [chunk for chunk in rgb.split(CHUNK) if len(chunk)]
+        return PromptableFeatures.joined([self._features(chunk) for chunk in chunks])
 
     def _features(self, rgb: UInt8[Tensor, "V H W 3"]) -> PromptableFeatures:
         weight = next(self.model.parameters())

@@ -27,7 +27,10 @@ PICTURES = "vision_encoder."
 """Weights that only real pictures need."""
 STRIDES = (4, 8, 16)
 """Of the fine, middle and coarse level [px of the square picture]."""
-REMEDY = "fetch the weights with `occany download sam2.1-hiera-large --to FOLDER` and name FOLDER"
+REMEDY = (
+    "fetch one with: occany download sam2.1-hiera-large --to FOLDER, which makes "
+    "FOLDER/sam2.1-hiera-large"
+)
 
 
 def load_image_model(

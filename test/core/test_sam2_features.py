@@ -54,3 +54,5 @@ def test_wrong_sizes_and_pictures_are_named(folder):
         Sam2Encoder(encoder.model, 2 * SIZE)
     with pytest.raises(InputError, match="uint8"):
         encoder(pictures(1).float())
+    with pytest.raises(InputError, match="at least one view"):
+        encoder(pictures(1)[:0])
