@@ -17,11 +17,17 @@ from occany_core.semantics.grounding_dino import load_grounding_dino
 from occany_core.semantics.masks import NetworkPrompter, Prompter, Tracker
 from occany_core.semantics.phrases import EVALUATION, PhraseThresholds
 from occany_core.semantics.probe_detector import ProbeDetector
+from occany_core.semantics.sam2_features import load_sam2
+from occany_core.semantics.sam2_model import load_video_model
+from occany_core.semantics.sam2_prompter import Sam2Prompter
+from occany_core.semantics.sam2_tracker import Sam2Tracker
 from occany_core.semantics.sam3 import Sam3Segmenter, load_sam3
 
 BUILTIN = "builtin"
 SAM2_DIMS = (256, 64, 32)
 """Channels of the features that SAM2's mask decoder reads."""
+SAM2_SIZE = 512
+"""Side of the squares in which SAM2 sees pictures, as published [px]."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,16 @@ def load_label_models(model: Model, config: LabelsConfig) -> LabelModels:
         least = PhraseThresholds(config.min_score, min(config.min_score, EVALUATION.text))
         detector = load_grounding_dino(config.detector, model.device, least)
     if config.pipeline == "distilled" and not config.sam2:
-        return LabelModels(probe_detector, detector, prompter=_own_prompter(model))
-    raise ConfigError("not there")
+        return LabelModels(probe_detector, detector, _own_prompter(model))
+    path = _named(config, "sam2")
+    if config.pipeline == "pretrained":
+        answering = load_video_model(path, SAM2_SIZE, model.device)
+        encoder = load_sam2(path, SAM2_SIZE, model.device)
+        return LabelModels(probe_detector, detector, Sam2Prompter(answering), encoder=encoder)
+    _check_features(model)
+    answering = load_video_model(path, model.network.config.segmentation_size, model.device)
+    prompter, tracker = Sam2Prompter(answering), Sam2Tracker(answering)
+    return LabelModels(probe_detector, detector, prompter, tracker)
 
 
 def _named(config: LabelsConfig, name: str) -> str:
@@ -90,6 +104,17 @@ def _probe_detector(model: Model, config: LabelsConfig) -> ProbeDetector:
             "(`occany download grounding-dino-base`)"
         )
     return ProbeDetector(model.network.class_probe)
+
+
+def _check_features(model: Model) -> None:
+    """See that SAM2 can be asked about the network's features."""
+    dims = model.network.config.segmentation_dims
+    if dims != SAM2_DIMS:
+        raise ConfigError(
+            f"labels.sam2 is set, and the features of the weights {model.name} have "
+            f"{dims or 'no'} channels instead of SAM2's {SAM2_DIMS}; leave labels.sam2 empty for "
+            "the weights' own mask decoder, or set labels.pipeline to pretrained"
+        )
 
 
 def _own_prompter(model: Model) -> NetworkPrompter:

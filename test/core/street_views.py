@@ -25,13 +25,13 @@ def small_street_model() -> Model:
     return Model(network, {"name": "small", "files": [{"sha256": "0"}]}, torch.device("cpu"))
 
 
-def probed_model(always: int, classes: int = 18) -> Model:
+def probed_model(always: int, classes: int = 18, dims=(16, 8, 4), size: int = 64) -> Model:
     """The small street model with promptable features, and a probe that knows one answer."""
     plain = small_street_model()
     config = dataclasses.replace(
         plain.network.config,
-        segmentation_dims=(16, 8, 4),
-        segmentation_size=64,
+        segmentation_dims=dims,
+        segmentation_size=size,
         prompt_classes=classes,
     )
     torch.manual_seed(0)
