@@ -2,26 +2,24 @@
 """`occany view features` and `occany view instances`: what the weights see in pictures."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from occany_core.checkpoints import Model, load_model
 from occany_core.cli import picture_arguments, settings_arguments
-from occany_core.datasets.class_tables import SemanticClass, load_classes
-from occany_core.errors import InputError
+from occany_core.config import LabelsConfig
+from occany_core.datasets.class_tables import load_classes
+from occany_core.errors import ConfigError
 from occany_core.images import View, seen_part
 from occany_core.picture.features import compose_features_picture
 from occany_core.picture.instances import compose_instances_picture
 from occany_core.picture.page import check_format
 from occany_core.semantics.class_prompts import TABLE, vocabulary
-from occany_core.view_features import (
-    SeenViews,
-    check_promptable,
-    check_prompting,
-    find_things,
-    see_views,
-)
+from occany_core.semantics.labelling import Labeller
+from occany_core.view_features import SeenViews, check_promptable, see_views
 
 FEATURES, INSTANCES = "features", "instances"
 
@@ -66,18 +64,22 @@ def draw_features(paths: list[Path], arguments: argparse.Namespace) -> None:
 
 def draw_instances(paths: list[Path], arguments: argparse.Namespace) -> None:
     """Write a page of every picture with the things that were found in it."""
-    table = load_classes(TABLE)
-    asked = table.countable if arguments.labels is None else asked_classes(arguments.labels)
     output, pictures, model = _start(paths, arguments, INSTANCES)
-    check_prompting(model)
+    config = settings_arguments.read(arguments)
+    labels = labels_config(config.labels, arguments.labels)
+    labeller = Labeller(model, labels)
     views, seen = _look(pictures, model, arguments)
-    least = settings_arguments.read(arguments).labels.min_score
-    things = [one.cpu() for one in find_things(model, seen.features, asked)]
-    things = [one[one.found.scores > least] for one in things]
+    looks = [
+        look
+        for one in seen.sets
+        for look in labeller.look(torch.from_numpy(one.batch.rgb), labels)
+        or [None] * len(one.views)
+    ]
+    things = labeller.things(seen.features.levels, looks, seen.size, labels)
     page = compose_instances_picture(
         [seen_part(view.rgb, *seen.size) for view in views],
-        things,
-        table.classes,
+        [one.cpu() for one in things],
+        labeller.classes(labels),
         arguments.title or f"Things found in {_place(paths)}  -  model {model.name}",
         pictures.names,
     )
@@ -85,33 +87,28 @@ def draw_instances(paths: list[Path], arguments: argparse.Namespace) -> None:
     print(f"wrote {output}: {sum(len(one.masks) for one in things)} found")
 
 
-def asked_classes(words: str) -> tuple[int, ...]:
-    """Return the ids of the classes that words mean, such as "car, traffic cone".
+def labels_config(labels: LabelsConfig, words: str | None) -> LabelsConfig:
+    """Return the settings of a pipeline that finds things: what is countable, or what words say.
 
-    Names of classes, or prompts of them; the probe reads no other texts.
+    Args:
+        labels: As set; the pipeline `classes` finds nothing, and gives way to `distilled`.
+        words: Of the option `--labels`, such as "car, traffic cone", or None.
 
     Raises:
-        InputError: A word is neither, or stands for what is never looked for.
-        ConfigError: Two words are the same.
+        ConfigError: Words that mean nothing that could be found.
     """
-    found = vocabulary(tuple(word.strip() for word in words.split(",") if word.strip()))
-    names = ", ".join(one.name.replace("_", " ") for one in _findable(vocabulary().classes))
-    if (
-        found.foreign
-        or len(_findable(found.classes)) < len(found.classes)
-        or not words.strip(", ")
-    ):
-        raise InputError(
-            f"--labels is {words!r}; name some of these classes, or prompts of them that "
-            f"classes.yaml lists: {names}"
-        )
-    return tuple(one.id for one in found.classes)
-
-
-def _findable(classes: tuple[SemanticClass, ...]) -> list[SemanticClass]:
-    """Leave out what is never looked for."""
     table = load_classes(TABLE)
-    return [one for one in classes if one.id not in (table.convention.empty, table.other)]
+    texts = labels.classes or tuple(table.classes[label].name for label in table.countable)
+    if words is not None:
+        texts = tuple(word.strip() for word in words.split(",") if word.strip())
+    special = (table.convention.empty, table.other)
+    if not texts or any(one.id in special for one in vocabulary(texts).classes):
+        findable = (one.name for one in table.classes if one.id not in special)
+        raise ConfigError(
+            f"--labels is {words!r}; name what can be found, such as {', '.join(findable)}"
+        )
+    pipeline = "distilled" if labels.pipeline == "classes" else labels.pipeline
+    return replace(labels, use=True, classes=texts, pipeline=pipeline)
 
 
 def _start(

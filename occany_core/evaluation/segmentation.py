@@ -25,9 +25,9 @@ from occany_core.evaluation.segmentation_scores import (
 from occany_core.evaluation.synthocc import view_sets
 from occany_core.semantics.class_probe import classes_of_logits
 from occany_core.semantics.class_prompts import TABLE
-from occany_core.semantics.labelling import masks_of_logits
 from occany_core.semantics.masks import NetworkPrompter
 from occany_core.semantics.probe_detector import detect_regions
+from occany_core.semantics.things import masks_of_logits
 from occany_core.synthetic.synthocc import OccupancyScene, Setting, scenes
 from occany_core.view_features import SeenViews, check_prompting, class_logits, see_views
 

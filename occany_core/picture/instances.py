@@ -18,8 +18,7 @@ from occany_core.datasets.class_tables import SemanticClass
 from occany_core.errors import InputError
 from occany_core.picture.colours import FAINT_TEXT, PAGE, TEXT
 from occany_core.picture.page import shortened
-from occany_core.semantics.labelling import masks_of_logits
-from occany_core.view_features import FoundThings
+from occany_core.semantics.things import FoundThings, masks_of_logits
 
 PAGE_WIDTH, WIDEST_TILE = 1920, 1280
 MARGIN, GAP, HEADER_HEIGHT, CAPTION_HEIGHT, LEGEND_HEIGHT = 20, 12, 54, 24, 34
@@ -67,7 +66,7 @@ def compose_instances_picture(
     Args:
         pictures: As far as the network saw them, at any resolution.
         things: What was found in each; masks and boxes cover the picture.
-        classes: What labels mean, by id.
+        classes: What labels mean.
         title: One line.
         captions: One for each picture.
 
@@ -124,11 +123,12 @@ def draw_things(
     Args:
         picture: What the masks cover.
         things: Found in it.
-        classes: What labels mean, by id.
+        classes: What labels mean.
         size: Width and height of the result [px].
     """
     canvas = Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)
-    colours = [drawn_colour(classes[label]) for label in things.found.labels.tolist()]
+    named = {one.id: one for one in classes}
+    colours = [drawn_colour(named[label]) for label in things.found.labels.tolist()]
     order = things.found.scores.argsort().tolist()
     painted = np.asarray(canvas).astype(np.float32)
     if order:
@@ -148,7 +148,8 @@ def _write_names(
 ) -> None:
     """Write names and scores on plates of the colours of the classes."""
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(LABEL_SIZE)
-    named = [classes[things.found.labels[index]] for index in order]
+    by_id = {one.id: one for one in classes}
+    named = [by_id[things.found.labels[index].item()] for index in order]
     texts = [
         f"{one.name.replace('_', ' ')} {things.found.scores[index]:.2f}"
         for one, index in zip(named, order, strict=True)
@@ -237,7 +238,7 @@ class _Legend:
     ) -> None:
         self.font = ImageFont.load_default(15)
         counts = torch.bincount(
-            torch.cat([one.found.labels for one in things]), minlength=len(classes)
+            torch.cat([one.found.labels for one in things]), minlength=256
         ).tolist()
         found = sorted((one for one in classes if counts[one.id]), key=lambda c: -counts[c.id])
         self.places: list[tuple[int, int, str, tuple[int, int, int]]] = []

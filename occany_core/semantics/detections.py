@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from occany_core.errors import InputError
@@ -54,3 +54,14 @@ def corners_of(boxes: Float[Tensor, "M 4"]) -> Float[Tensor, "M 4"]:
     """Turn (centre x, centre y, width, height) into (left, top, right, bottom), in any unit."""
     centre, half = boxes[:, :2], boxes[:, 2:] / 2
     return torch.cat((centre - half, centre + half), dim=1)
+
+
+def boxes_of_masks(masks: Bool[Tensor, "*batch H W"]) -> Float[Tensor, "*batch 4"]:
+    """Return left, top, right and bottom, 0 to 1 of the picture; all of it for empty masks."""
+    sides = []
+    for across in (-2, -1):  # columns, then rows
+        hit = masks.any(dim=across).float()
+        length = hit.shape[-1]
+        sides.append((hit.argmax(-1) / length, 1 - hit.flip(-1).argmax(-1) / length))
+    (left, right), (top, bottom) = sides
+    return torch.stack((left, top, right, bottom), dim=-1)

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from occany_core.checkpoints import Model
@@ -27,7 +26,10 @@ from occany_core.semantics.class_prompts import UNLABELLED, Vocabulary, vocabula
 from occany_core.semantics.detections import Detections
 from occany_core.semantics.features import PromptableFeatures
 from occany_core.semantics.label_models import load_label_models
+from occany_core.semantics.masks import NetworkPrompter
 from occany_core.semantics.painting import LabelledMasks, merge_masks, paint_observed
+from occany_core.semantics.probe_detector import Regions
+from occany_core.semantics.things import FoundThings, things_of_boxes, things_of_regions
 
 
 @dataclass(frozen=True)
@@ -187,55 +189,75 @@ class Labeller:
             return None
         if config.pipeline == "classes":
             return ViewLabels(_only(classify_pixels(self.model, levels, size), found))
-        features = PromptableFeatures(*levels) if levels else None
-        boxes = [None if look is None else look.detections for look in looks]
-        if self.models.probe_detector is not None:
-            boxes = self.models.probe_detector.detect(
-                features, found.prompts.without(found.convention)
-            )
-        objects = []
-        for view, (look, detections) in enumerate(zip(looks, boxes, strict=True)):
-            own = features and features.views(slice(view, view + 1))
-            objects.append(self._objects(look or Look(), detections, own, size, config))
+        objects = tuple(
+            merge_masks(things.at(size)) if config.merge else things.at(size)
+            for things in self.things(levels, looks, size, config)
+        )
         pixels = torch.stack([paint_observed(masks, found.convention) for masks in objects])
         return ViewLabels(
-            pixels.masked_fill(pixels == found.convention.empty, UNLABELLED), tuple(objects)
+            pixels.masked_fill(pixels == found.convention.empty, UNLABELLED), objects
         )
 
-    def _objects(
+    @torch.inference_mode()
+    def things(
         self,
-        look: Look,
-        detections: Detections | None,
-        own: PromptableFeatures | None,
+        levels: Sequence[Float[Tensor, "V C s s"]],
+        looks: Sequence[Look | None],
         size: tuple[int, int],
         config: LabelsConfig,
-    ) -> LabelledMasks:
-        """Return the objects of one view."""
+    ) -> list[FoundThings]:
+        """Return what a prompting pipeline finds in each view; as `label` takes it.
+
+        Raises:
+            ConfigError: The pipeline `classes` finds no things.
+        """
+        found = self.vocabulary(config)
+        if found is None or config.pipeline == "classes":
+            raise ConfigError(
+                f"labels.pipeline is {config.pipeline}, which names pixels and finds no things; "
+                "use distilled, pretrained or sam3"
+            )
+        features = PromptableFeatures(*levels) if levels else None
+        regions = [None] * len(looks)
+        if self.models.probe_detector is not None:
+            prompts = found.prompts.without(found.convention)
+            regions = self.models.probe_detector.find(features, prompts)
+        views = []
+        for view, (look, region) in enumerate(zip(looks, regions, strict=True)):
+            own = features and features.views(slice(view, view + 1))
+            things = self._things_of_view(look or Look(), region, own, config)
+            views.append(things or _nothing(size))
+        return views
+
+    def _things_of_view(
+        self,
+        look: Look,
+        regions: Regions | None,
+        own: PromptableFeatures | None,
+        config: LabelsConfig,
+    ) -> FoundThings | None:
+        """Return the things of one view; None where it was not looked at."""
         if look.objects is not None:
-            return look.objects
-        features = look.features or own
-        needs_features = config.pipeline == "pretrained" and look.features is None
-        if detections is None or features is None or needs_features:
-            return no_objects(size)
-        detections = detections[detections.scores > config.min_score]
-        if not len(detections.scores):
-            return no_objects(size)
-        logits = self.models.prompter.masks_from_boxes(features, detections.boxes[None])[0]
-        found = LabelledMasks(masks_of_logits(logits, size), detections.scores, detections.labels)
-        return merge_masks(found) if config.merge else found
+            return FoundThings.of_masks(look.objects)
+        features = own if config.pipeline == "distilled" else look.features
+        if features is None or (regions is None and look.detections is None):
+            return None
+        prompter = self.models.prompter
+        if regions is None:
+            found = look.detections
+            found = found[found.scores > config.min_score]
+            return things_of_boxes(features, found, prompter)
+        regions = regions[regions.found.scores > config.min_score]
+        if isinstance(prompter, NetworkPrompter):
+            return things_of_regions(features, regions, prompter)
+        return things_of_boxes(features, regions.found, prompter)
 
 
-def no_objects(size: tuple[int, int]) -> LabelledMasks:
+def _nothing(size: tuple[int, int]) -> FoundThings:
     """Return the answer for a view in which nothing was found."""
     nothing = torch.zeros(0)
-    return LabelledMasks(torch.zeros(0, *size, dtype=torch.bool), nothing, nothing.long())
-
-
-def masks_of_logits(
-    logits: Float[Tensor, "M a a"], size: tuple[int, int]
-) -> Bool[Tensor, "M H W"]:
-    """Stretch square masks to a picture of (height, width): inside where positive."""
-    return F.interpolate(logits[None], tuple(size), mode="bilinear", align_corners=False)[0] > 0
+    found = Detections(torch.zeros(0, 4), nothing, nothing.long())
+    return FoundThings(found, torch.zeros(0, *size))
 
 
 def _only(pixels: UInt8[Tensor, "V H W"], found: Vocabulary) -> UInt8[Tensor, "V H W"]:

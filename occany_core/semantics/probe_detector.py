@@ -48,6 +48,10 @@ class Regions:
     masks: Bool[Tensor, "M s s"]
     """Cells of each."""
 
+    def __getitem__(self, chosen: Tensor) -> "Regions":
+        """Return some of them."""
+        return Regions(self.found[chosen], self.masks[chosen])
+
 
 class ProbeDetector:
     """Finds regions of the classes that a probe knows."""
@@ -56,7 +60,7 @@ class ProbeDetector:
         self.probe = probe
         self.settings = settings or RegionSettings()
 
-    def detect(self, features: PromptableFeatures, prompts: PromptTable) -> list[Detections]:
+    def find(self, features: PromptableFeatures, prompts: PromptTable) -> list[Regions]:
         """Return what each view shows of the classes that the prompts stand for.
 
         Args:
@@ -68,7 +72,7 @@ class ProbeDetector:
             InputError: A class that the probe does not know.
         """
         logits = self.probe(*(level.float() for level in features.levels))
-        return detect_regions(logits, prompts.labels, self.settings)
+        return find_regions(logits, prompts.labels, self.settings)
 
 
 def detect_regions(

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from occany_core.semantics.class_prompts import UNLABELLED
 from occany_core.semantics.features import PromptableFeatures
-from occany_core.semantics.labelling import ViewLabels, masks_of_logits
+from occany_core.semantics.labelling import ViewLabels
 from occany_core.semantics.masks import Tracker
 from occany_core.semantics.painting import paint_observed, paint_tracked
+from occany_core.semantics.things import masks_of_logits
 from occany_core.voxels import ClassTable, ViewPoints
 
 

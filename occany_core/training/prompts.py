@@ -14,6 +14,7 @@ from torch import Tensor
 
 from occany_core.errors import ConfigError
 from occany_core.network.prompt_decoder import PointLabel, Prompts
+from occany_core.semantics.detections import boxes_of_masks
 
 BOX_POINTS = 2
 FARTHEST_JITTER = 2.0
@@ -91,17 +92,6 @@ def sample_prompts(
         torch.where(is_box[..., None], as_boxes.labels, clicks.labels),
     )
     return PromptTargets(prompts, masks, valid)
-
-
-def boxes_of_masks(masks: Bool[Tensor, "V M a a"]) -> Float[Tensor, "V M 4"]:
-    """Return left, top, right and bottom, 0 to 1 of the square; all of it for empty masks."""
-    sides = []
-    for across in (-2, -1):  # columns, then rows
-        hit = masks.any(dim=across).float()
-        length = hit.shape[-1]
-        sides.append((hit.argmax(-1) / length, 1 - hit.flip(-1).argmax(-1) / length))
-    (left, right), (top, bottom) = sides
-    return torch.stack((left, top, right, bottom), dim=-1)
 
 
 def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:

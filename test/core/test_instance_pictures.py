@@ -19,8 +19,8 @@ from occany_core.picture.instances import (
     place_labels,
 )
 from occany_core.semantics import Detections
+from occany_core.semantics.things import FoundThings
 from occany_core.synthetic.classes import SemanticClass
-from occany_core.view_features import FoundThings
 
 CLASSES = load_classes("occ3d_nuscenes").classes
 CAR, CONE, PERSON = SemanticClass.CAR, SemanticClass.TRAFFIC_CONE, SemanticClass.PEDESTRIAN

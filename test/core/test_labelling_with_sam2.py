@@ -18,8 +18,9 @@ from occany_core.semantics import (
     paint_tracked,
 )
 from occany_core.semantics.class_prompts import UNLABELLED, vocabulary
-from occany_core.semantics.labelling import Labeller, masks_of_logits
+from occany_core.semantics.labelling import Labeller
 from occany_core.semantics.sam2_features import load_sam2
+from occany_core.semantics.things import masks_of_logits
 from occany_core.stopwatch import Stopwatch
 from occany_core.synthetic.classes import SemanticClass
 

@@ -19,6 +19,7 @@ from occany_core.network.prompt_decoder import (
     Prompts,
     drawn_prompts,
 )
+from occany_core.semantics.detections import boxes_of_masks
 from occany_core.synthetic.classes import SemanticClass
 from occany_core.synthetic.teacher import StreetTeacher
 from occany_core.synthetic.teacher_statistics import surround_views
@@ -33,7 +34,6 @@ from occany_core.training.mask_losses import (
 )
 from occany_core.training.prompts import (
     PromptSettings,
-    boxes_of_masks,
     cells_of,
     sample_prompts,
 )

@@ -12,19 +12,18 @@ from street_views import probed_model, sequence, small_street_model, street_conf
 
 from occany_core.checkpoints import save_model
 from occany_core.cli.main import main
-from occany_core.cli.view_segmentation import asked_classes
-from occany_core.datasets.class_tables import load_classes
-from occany_core.errors import ConfigError, InputError
+from occany_core.cli.view_segmentation import labels_config
+from occany_core.config import LabelsConfig
+from occany_core.errors import ConfigError
 from occany_core.images import fit, seen_part
 from occany_core.network.prompt_decoder import Prompts
 from occany_core.observation import encode, observe
 from occany_core.semantics import PromptableFeatures
-from occany_core.semantics.probe_detector import RegionSettings
+from occany_core.semantics.labelling import Labeller
 from occany_core.stopwatch import Stopwatch
 from occany_core.synthetic.classes import SemanticClass
-from occany_core.view_features import class_logits, find_things, see_views
+from occany_core.view_features import class_logits, see_views
 
-COUNTABLE = load_classes("occ3d_nuscenes").countable
 CAR, ROAD, BUS = SemanticClass.CAR, SemanticClass.DRIVEABLE_SURFACE, SemanticClass.BUS
 
 
@@ -98,17 +97,22 @@ def painted_features(model):
 
 
 def test_each_thing_has_the_mask_of_its_own_box(painted_model):
+    def find(*classes):
+        config = LabelsConfig(pipeline="distilled", classes=classes)
+        labeller = Labeller(painted_model, config)
+        return labeller.things(features.levels, [None, None], (32, 48), config)
+
     features = painted_features(painted_model)
-    found = find_things(painted_model, features, [CAR, BUS, ROAD])
+    found = find("car", "bus", "road")
     assert [sorted(one.found.labels.tolist()) for one in found] == [[CAR, CAR, ROAD], [BUS]]
     decoder = painted_model.network.prompt_decoder
     with torch.no_grad():
         decoder.mask.fc2.weight.normal_()
-    found = find_things(painted_model, features, [CAR, BUS, ROAD])
+    found = find("car", "bus", "road")
     for view, one in enumerate(found):
         here = features.views(slice(view, view + 1))
         for box, label, mask in zip(one.found.boxes, one.found.labels, one.masks, strict=True):
-            if label == ROAD:
+            if label == ROAD:  # the decoder was trained on things only
                 expected = torch.full((16, 16), -1.0)
                 expected[13:16] = 1
                 torch.testing.assert_close(mask, expected)
@@ -116,21 +120,22 @@ def test_each_thing_has_the_mask_of_its_own_box(painted_model):
             asked = Prompts.of_boxes(box[None, None])
             alone = decoder(here.coarse, (here.fine, here.middle), asked).logits[0, 0]
             torch.testing.assert_close(mask, alone, atol=1e-4, rtol=1e-4)
-    assert [len(one.masks) for one in find_things(painted_model, features, [BUS])] == [0, 1]
-    large = RegionSettings(least_cells=20)
-    assert [len(one.masks) for one in find_things(painted_model, features, [CAR], large)] == [1, 0]
+    assert [len(one.masks) for one in find("bus")] == [0, 1]
 
 
-def test_words_mean_classes():
-    asked = asked_classes("Car, traffic-cone,road, adult")
-    assert asked == (CAR, SemanticClass.TRAFFIC_CONE, ROAD, SemanticClass.PEDESTRIAN)
-    for words in ("cat, car", "sky", "car, other", " , "):
-        with pytest.raises(InputError, match=": barrier, bicycle, bus, car") as error:
-            asked_classes(words)
+def test_words_mean_what_can_be_found():
+    asked = labels_config(LabelsConfig(), "Car, traffic-cone,road, adult")
+    assert asked.classes == ("Car", "traffic-cone", "road", "adult")
+    assert asked.pipeline == "distilled"
+    for words in ("sky", "car, other", " , "):
+        with pytest.raises(ConfigError, match="such as barrier, bicycle, bus, car") as error:
+            labels_config(LabelsConfig(), words)
         assert "free" not in str(error.value)
-    names = {load_classes("occ3d_nuscenes").classes[label].name for label in COUNTABLE}
+    names = set(labels_config(LabelsConfig(), None).classes)
     assert {"car", "pedestrian", "traffic_cone"} <= names
     assert not {"driveable_surface", "vegetation", "manmade", "free"} & names
+    chosen = LabelsConfig(pipeline="sam3", classes=("red lorry",))
+    assert labels_config(chosen, None) == chosen
 
 
 # --- verbs --------------------------------------------------------------------------------------
