@@ -5,12 +5,10 @@ import argparse
 from pathlib import Path
 
 from occany_core.cli import picture_arguments, training_curves, view_segmentation
-from occany_core.datasets.class_tables import load_classes
 from occany_core.errors import InputError
 from occany_core.live_view import LiveView, show_scene
 from occany_core.picture import save_scene_picture
-from occany_core.results import GRID, PICTURE, load_grid, load_scene
-from occany_core.semantics.class_prompts import TABLE
+from occany_core.results import GRID, PICTURE, load_grid, load_grid_classes, load_scene
 from occany_core.training.journal import LOG
 
 NAME = "view"
@@ -122,6 +120,6 @@ def draw_result(result: Path, arguments: argparse.Namespace) -> None:
                 f"{result} has no classes; predict again with weights that know some and "
                 "--set labels.use=true, or draw it with --colour height"
             )
-        classes = load_classes(TABLE).classes
+        classes = load_grid_classes(result if result.is_file() else result / GRID)
     save_scene_picture(output, pictures, grid, arguments.title or title, captions, classes)
     print(f"wrote {output}")
