@@ -149,7 +149,7 @@ def reconstruct(
         timings=watch.seconds,
         labels=None if labels is None else labels.pixels.cpu().numpy(),
         classes=() if labels is None else labels.classes,
-        objects=() if labels is None else labels.objects,
+        objects=() if labels is None else tuple(one.cpu() for one in labels.objects),
     )
 
 

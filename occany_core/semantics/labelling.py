@@ -189,10 +189,10 @@ class Labeller:
             return None
         if config.pipeline == "classes":
             return ViewLabels(_only(classify_pixels(self.model, levels, size), found))
-        objects = tuple(
-            merge_masks(things.at(size)) if config.merge else things.at(size)
-            for things in self.things(levels, looks, size, config)
-        )
+        things = self.things(levels, looks, size, config)
+        objects = tuple(one.at(size) for one in things)
+        if config.merge and config.pipeline != "sam3":  # as published
+            objects = tuple(map(merge_masks, objects))
         pixels = torch.stack([paint_observed(masks, found.convention) for masks in objects])
         return ViewLabels(
             pixels.masked_fill(pixels == found.convention.empty, UNLABELLED), objects
@@ -226,7 +226,7 @@ class Labeller:
         for view, (look, region) in enumerate(zip(looks, regions, strict=True)):
             own = features and features.views(slice(view, view + 1))
             things = self._things_of_view(look or Look(), region, own, config)
-            views.append(things or _nothing(size))
+            views.append(things or _nothing(size, self.model.device))
         return views
 
     def _things_of_view(
@@ -253,11 +253,11 @@ class Labeller:
         return things_of_boxes(features, regions.found, prompter)
 
 
-def _nothing(size: tuple[int, int]) -> FoundThings:
+def _nothing(size: tuple[int, int], device: torch.device) -> FoundThings:
     """Return the answer for a view in which nothing was found."""
-    nothing = torch.zeros(0)
-    found = Detections(torch.zeros(0, 4), nothing, nothing.long())
-    return FoundThings(found, torch.zeros(0, *size))
+    nothing = torch.zeros(0, device=device)
+    found = Detections(nothing.new_zeros(0, 4), nothing, nothing.long())
+    return FoundThings(found, nothing.new_zeros(0, *size))
 
 
 def _only(pixels: UInt8[Tensor, "V H W"], found: Vocabulary) -> UInt8[Tensor, "V H W"]:

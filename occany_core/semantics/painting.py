@@ -43,6 +43,10 @@ class LabelledMasks:
         """Return some of the objects."""
         return LabelledMasks(self.masks[chosen], self.scores[chosen], self.labels[chosen])
 
+    def cpu(self) -> "LabelledMasks":
+        """Return the same on the CPU."""
+        return LabelledMasks(self.masks.cpu(), self.scores.cpu(), self.labels.cpu())
+
 
 def merge_masks(found: LabelledMasks, score_bin: float = SCORE_BIN) -> LabelledMasks:
     """Unite masks of the same class and nearly the same score.

@@ -19,7 +19,7 @@ from occany_core.errors import CheckpointError, ConfigError
 from occany_core.evaluation.synthocc import view_sets
 from occany_core.semantics import Detections, LabelledMasks, PromptableFeatures
 from occany_core.semantics.class_prompts import UNLABELLED, vocabulary
-from occany_core.semantics.labelling import Labeller, ViewLabels
+from occany_core.semantics.labelling import Labeller, Look, ViewLabels
 from occany_core.semantics.rendered_labels import RenderedLabels, TrackingRules, wanted_views
 from occany_core.synthetic.classes import SemanticClass
 from occany_core.synthetic.synthocc import scenes
@@ -190,6 +190,24 @@ def test_pictures_without_any_object_are_labelled_as_nothing():
     detector = Seeing()
     detector.boxes = torch.zeros(0, 4)
     assert (seeing_stream(detector).add(surround()).labels == UNLABELLED).all()
+
+
+def test_boxes_of_one_class_and_score_are_one_object_but_answers_of_sam3_stay_apart():
+    masks = torch.zeros(2, 4, 6, dtype=torch.bool)
+    masks[0, :, :2], masks[1, :, 4:] = True, True
+    pair = LabelledMasks(masks, torch.tensor([0.5, 0.5]), torch.tensor([int(CAR), int(CAR)]))
+    plain = LabelsConfig(pipeline="distilled")
+    labeller = with_models(Labeller(probed_model(CAR), plain), probe_detector=None)
+    counts = []
+    for config in (
+        plain,
+        dataclasses.replace(plain, merge=False),
+        dataclasses.replace(plain, pipeline="sam3"),
+    ):
+        labels = labeller.label([], [Look(objects=pair)], (4, 6), config)
+        counts.append(len(labels.objects[0].scores))
+        assert labels.pixels[0, 0].tolist() == [CAR, CAR, UNLABELLED, UNLABELLED, CAR, CAR]
+    assert counts == [1, 2, 2]
 
 
 @pytest.mark.parametrize(
