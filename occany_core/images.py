@@ -217,14 +217,15 @@ def network_tensor(
 
 
 def segmentation_tensor(
-    rgb: UInt8[np.ndarray | Tensor, "V H W 3"], side: int
+    rgb: UInt8[np.ndarray | Tensor, "V H W 3"], side: int, by: Normalisation = IMAGENET
 ) -> Float[Tensor, "V 3 side side"]:
-    """Stretch prepared pictures to the square that SAM2 encodes (evaluation page 2.4).
+    """Stretch prepared pictures to the square that SAM2 or SAM3 encodes (evaluation page 2.4).
 
-    The aspect ratio is not kept, as with the distilled features. Released side: 512.
+    The aspect ratio is not kept, as with the distilled features. Released side: 512 for SAM2, and
+    1008 for SAM3, with another normalisation.
     """
     square = F.interpolate(_unit_range(rgb), (side, side), mode="bilinear", antialias=True)
-    return _normalise(square, IMAGENET)
+    return _normalise(square, by)
 
 
 def prepare(views: list[View], long_side: int) -> ImageBatch:

@@ -83,23 +83,26 @@ def vocabulary(texts: tuple[str, ...] = ()) -> Vocabulary:
             foreign.append(text)
             asked.append((known, (text,)))
         else:
-            asked.append((known, known.prompts if _plain(text) == _plain(known.name) else (text,)))
-    plain = [_plain(text) for text in texts]
+            asked.append(
+                (known, known.prompts if plain_text(text) == plain_text(known.name) else (text,))
+            )
+    plain = [plain_text(text) for text in texts]
     if len(set(plain)) < len(plain):
         raise ConfigError(f"labels.classes is {list(texts)}; every text must stand there once")
     classes = {one.id: one for one, _ in asked}
     return Vocabulary(tuple(classes.values()), _prompts(asked), tuple(foreign))
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().replace("-", " ").replace("_", " ").split())
+def plain_text(prompt: str) -> str:
+    """Write a prompt as captions do: lower case, blanks for hyphens and underscores."""
+    return " ".join(prompt.lower().replace("-", " ").replace("_", " ").split())
 
 
 def _known(text: str, classes: tuple[SemanticClass, ...]) -> SemanticClass | None:
     """Return the class with this name, or else with this prompt."""
-    wanted = _plain(text)
-    by_name = (one for one in classes if _plain(one.name) == wanted)
-    by_prompt = (one for one in classes if wanted in map(_plain, one.prompts))
+    wanted = plain_text(text)
+    by_name = (one for one in classes if plain_text(one.name) == wanted)
+    by_prompt = (one for one in classes if wanted in map(plain_text, one.prompts))
     return next(by_name, None) or next(by_prompt, None)
 
 
@@ -108,7 +111,7 @@ def _own_class(text: str, first: int, taken: list[int]) -> SemanticClass:
 
     Two texts may come to the same id; the later one then takes the next that is free.
     """
-    label = first + zlib.crc32(_plain(text).encode()) % (UNLABELLED - first)
+    label = first + zlib.crc32(plain_text(text).encode()) % (UNLABELLED - first)
     while label in taken:
         label = label + 1 if label + 1 < UNLABELLED else first
     colour = colorsys.hsv_to_rgb(label * GOLDEN_RATIO % 1, 0.75, 0.95)

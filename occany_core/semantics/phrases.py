@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from occany_core.errors import ConfigError, InputError
-from occany_core.semantics.class_prompts import PromptTable
+from occany_core.semantics.class_prompts import PromptTable, plain_text
 
 SEPARATORS = (101, 102, 1012)
 """Ids of BERT's [CLS], [SEP] and full stop, which bound the segments of a caption."""
@@ -57,11 +57,6 @@ class LabelledQueries:
     """Of their best tokens, 0 to 1."""
     labels: Int[Tensor, " K"]
     """Class ids."""
-
-
-def plain_text(prompt: str) -> str:
-    """Write a prompt as captions do: lower case, blanks for hyphens and underscores."""
-    return " ".join(prompt.lower().replace("-", " ").replace("_", " ").split())
 
 
 def caption_of(prompts: PromptTable) -> str:

@@ -5,7 +5,6 @@
 """
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -31,14 +30,3 @@ def normalised(rgb: UInt8[Tensor, "V H W 3"], by: Normalisation) -> Float[Tensor
     channels_first = rgb.movedim(-1, 1).float() / 255
     mean, deviation = (channels_first.new_tensor(v)[:, None, None] for v in (by.mean, by.std))
     return (channels_first - mean) / deviation
-
-
-def squashed(
-    rgb: UInt8[Tensor, "V H W 3"], side: int, by: Normalisation
-) -> Float[Tensor, "V 3 side side"]:
-    """Resize pictures to a square [px], whatever their shape, and normalise them.
-
-    Bilinear, with antialiasing; values are not rounded in between.
-    """
-    size = (side, side)
-    return F.interpolate(normalised(rgb, by), size, mode="bilinear", antialias=True)

@@ -19,11 +19,11 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from occany_core.errors import ConfigError, InputError
-from occany_core.images import SIGNED
+from occany_core.images import SIGNED, segmentation_tensor
 from occany_core.semantics.class_prompts import PromptTable
 from occany_core.semantics.local_models import LocalModel
 from occany_core.semantics.painting import LabelledMasks
-from occany_core.semantics.pictures import check_pictures, squashed
+from occany_core.semantics.pictures import check_pictures
 from occany_core.voxels import ClassTable
 
 MIN_SCORE = 0.15
@@ -163,7 +163,7 @@ class Sam3Segmenter:
         size = self.model.config.image_size
         for one in rgb.split(1):
             with torch.no_grad():
-                picture = squashed(one.to(self.model.device), size, SIGNED)
+                picture = segmentation_tensor(one.to(self.model.device), size, SIGNED)
                 seen = self.model.get_vision_features(picture.to(self.model.dtype))
             yield Sam3Features(*seen.fpn_hidden_states[:3])
 

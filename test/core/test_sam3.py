@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from tiny_detectors import save_sam3
 
 from occany_core.errors import CheckpointError, ConfigError, InputError
-from occany_core.images import SIGNED
+from occany_core.images import SIGNED, segmentation_tensor
 from occany_core.semantics.class_prompts import PromptTable
 from occany_core.semantics.painting import paint_observed
-from occany_core.semantics.pictures import squashed
 from occany_core.semantics.sam3 import (
     Sam3Features,
     Sam3Segmenter,
@@ -102,7 +101,7 @@ def found_by_the_library(loaded, rgb, min_score):
     """One prompt and one picture at a time, by the library's own way from pixels and ids."""
     found = []
     for one in rgb:
-        picture = squashed(one[None], SIZE, SIGNED)
+        picture = segmentation_tensor(one[None], SIZE, SIGNED)
         rows = []
         for text, label in zip(ASKED, (1, 2, 3, 1, 4)):
             answer = loaded.model(pixel_values=picture, **tokens(loaded, [text]), **padding_box(1))
@@ -140,7 +139,7 @@ def test_features_and_pictures_go_the_same_way(loaded):
     rgb = pictures(2)
     segmenter = with_settings(loaded, min_score=0.0)
     texts = segmenter.text_prompts(PROMPTS, CLASSES)
-    seen = loaded.model.get_vision_features(squashed(rgb, SIZE, SIGNED))
+    seen = loaded.model.get_vision_features(segmentation_tensor(rgb, SIZE, SIGNED))
     features = Sam3Features(*seen.fpn_hidden_states[:3])
     assert [level.shape[-1] for level in features.levels] == [32, 16, 8]
     by_features = list(segmenter.masks_in_features(features, texts, PICTURE))
@@ -184,7 +183,10 @@ def test_all_views_and_prompts_at_once_give_the_same_as_one_by_one(loaded, libra
 def test_the_token_of_an_empty_geometric_prompt_matters_and_the_box_of_padding_does_not(
     loaded, library
 ):
-    given = {"pixel_values": squashed(pictures(1), SIZE, SIGNED), **tokens(loaded, ["tree"])}
+    given = {
+        "pixel_values": segmentation_tensor(pictures(1), SIZE, SIGNED),
+        **tokens(loaded, ["tree"]),
+    }
     without = score(loaded.model(**given))
     boxed = [
         score(loaded.model(**given, **padding_box(1, values)))
@@ -261,7 +263,7 @@ def test_masks_are_resized_before_they_are_judged():
 def test_pictures_are_squashed_whole_into_values_from_minus_one_to_one():
     half = torch.zeros(1, 40, 100, 3, dtype=torch.uint8)
     half[:, :, 50:] = 255
-    left, right = squashed(half, 64, SIGNED)[0].split(32, dim=2)
+    left, right = segmentation_tensor(half, 64, SIGNED)[0].split(32, dim=2)
     assert left.shape == (3, 64, 32)
     same(left[:, :, :-4], torch.full_like(left[:, :, :-4], -1))
     same(right[:, :, 4:], torch.full_like(right[:, :, 4:], 1))
