@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from occany_core.network import NetworkConfig, TransformerDims
 from occany_core.network import tiny as tiny_network
+from occany_core.training.mask_losses import MaskLossSettings
 from occany_core.training.prompts import PromptSettings
 from occany_core.training.recipe import STREETS, Draw, Objective, Optimiser, Phase, Recipe, Stage
 
@@ -23,8 +24,8 @@ SEGMENTATION_PARTS = ("heads.segmentation", "prompt_decoder.", "class_probe.")
 def tiny() -> Recipe:
     """Return the recipe of the shipped weights: from scratch, single views first, then rigs.
 
-    Prompt decoder and class probe learn on the finished reconstruction; the rendering after it is
-    conditioned on features that no longer change.
+    Prompt decoder and class probe learn on the finished reconstruction, and shape the promptable
+    features; the rendering after it is conditioned on features that no longer change.
     """
     mixed = (_SINGLE, _SHORT, _SURROUND)
     return Recipe(
@@ -70,6 +71,7 @@ def tiny() -> Recipe:
             forcing=0.1,
             teacher=STREETS,
             prompts=PromptSettings(number=4),
+            masks=MaskLossSettings(shapes_features=True),
             both_passes=False,
         ),
         optimiser=Optimiser(lowest_rate=1e-5, clip=1.0, average=0.999),

@@ -34,14 +34,15 @@ def learns(name: str, stage: Stage, recipe: Recipe) -> bool:
     """Whether a parameter learns in a stage: chosen by the recipe, and reached by a loss."""
     if not stage.trains(name):
         return False
+    asked = recipe.asked(stage)
     reached = {
         "heads.rgb": False,  # no loss ever touched it
-        "heads.segmentation": recipe.forces(stage),
+        "heads.segmentation": recipe.forces(stage) or (asked.has_any and asked.shapes_features),
         "novel_view_heads.segmentation": recipe.forces(stage),
         "novel_view_heads.rgb": False,
         "heads.pose.": recipe.objective.pose > 0,
-        "prompt_decoder.": recipe.asked(stage).has_masks,
-        "class_probe.": recipe.asked(stage).classes > 0,
+        "prompt_decoder.": asked.has_masks,
+        "class_probe.": asked.classes > 0,
     }
     return next((value for start, value in reached.items() if name.startswith(start)), True)
 

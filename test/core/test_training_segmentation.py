@@ -38,7 +38,7 @@ from occany_core.training.prompts import PromptSettings
 from occany_core.training.recipe import Draw, Recipe
 from occany_core.training.recipes import RECIPES, SEGMENTATION_PARTS
 from occany_core.training.segmentation import StreetFeatures, chosen_teacher
-from occany_core.training.start import has_prior, set_prior, start_from
+from occany_core.training.start import has_prior, learns, set_prior, start_from
 
 PAIR = Draw(kind="sequence", views=(2, 2))
 PROMPTS = PromptSettings(number=4, least_cells=4)
@@ -257,6 +257,17 @@ def test_masks_and_classes_do_not_move_the_features_they_are_asked_of():
             assert torch.equal(asked[name], gradient), name
     assert asked["class_probe.fine.weight"].abs().sum() > 0
     assert asked["prompt_decoder.mask.fc2.weight"].abs().sum() > 0
+
+
+def test_without_forcing_features_learn_only_where_masks_shape_them():
+    stage = segmentation_stage(2, (PAIR,))
+    for shaped in (False, True):
+        recipe = forcing_recipe(stage)
+        masks = MaskLossSettings(shapes_features=shaped)
+        objective = dataclasses.replace(recipe.objective, forcing=0.0, masks=masks)
+        recipe = dataclasses.replace(recipe, objective=objective)
+        assert learns("heads.segmentation.proj.fc1.weight", stage, recipe) is shaped
+        assert learns("prompt_decoder.mask.fc2.weight", stage, recipe)
 
 
 def test_prompts_depend_on_the_batch_alone_and_validation_asks_the_student_only():
