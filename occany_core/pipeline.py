@@ -258,6 +258,7 @@ def predict(
     watch = Stopwatch()
     with watch.stage("encode"):
         sets = [encode(model, views, config) for views in view_sets]
-    with watch.stage("look"):
-        sets = [look(labeller, one, config) for one in sets]
+    if labeller.models.look_at_pictures:
+        with watch.stage("look"):
+            sets = [look(labeller, one, config) for one in sets]
     return reconstruct(model, sets, config, watch.seconds, labeller)

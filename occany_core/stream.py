@@ -75,7 +75,9 @@ class Stream:
         self.model = model
         self.config = config
         self.labeller = labeller or Labeller(model, config.labels)
-        self._looks = looks or (lambda encoded: look(self.labeller, encoded, self.config))
+        self._looks = looks
+        if looks is None and self.labeller.models.look_at_pictures:
+            self._looks = lambda encoded: look(self.labeller, encoded, self.config)
         self._window: list[_Kept] = []
         self._odometry = Odometry()
 
@@ -112,9 +114,10 @@ class Stream:
         with watch.stage("encode"):
             new = encode(self.model, views, self.config)
         past = self._past_for(new)
-        with watch.stage("look"):
-            new = self._looks(new)
-            past = [replace(kept, encoded=self._looks(kept.encoded)) for kept in past]
+        if self._looks is not None:
+            with watch.stage("look"):
+                new = self._looks(new)
+                past = [replace(kept, encoded=self._looks(kept.encoded)) for kept in past]
         scene, reason = self._reconstruct(past, new, watch)
         if reason:
             past = []
