@@ -22,7 +22,7 @@ from occany_core.training.pack import bad_samples
 from occany_core.training.ranks import Ranks
 from occany_core.training.recipes import RECIPES
 
-STAGES = "encode memory render cameras project tokenize render_novel voxels labels".split()
+STAGES = "encode memory render labels cameras project tokenize render_novel voxels".split()
 SMALL = from_flat({"runtime.device": "cpu", "voxels.shape": [20, 20, 8]})
 
 
