@@ -25,7 +25,7 @@ from occany_core.errors import DegenerateGeometryError, InputError
 from occany_core.network import NetworkConfig, OccAnyNetwork
 from occany_core.rig_poses import grid_from_reference
 
-STAGES = "encode memory render cameras project tokenize render_novel voxels labels".split()
+STAGES = "encode memory render labels cameras project tokenize render_novel voxels".split()
 CALIBRATED = {"K": K, "rig_from_cam": FRONT}
 
 
