@@ -16,7 +16,7 @@ from street_views import probed_model
 
 from occany_core.checkpoints import save_model
 from occany_core.cli.main import CLOSED_PIPE, VERBS, build_parser, main
-from occany_core.results import load_grid, load_scene
+from occany_core.results import load_grid, load_grid_classes, load_scene
 
 SETTINGS = [part for setting in SMALL for part in ("--set", setting)]
 
@@ -44,6 +44,23 @@ def failure(capsys, code, *, within):
 
 
 # --- what it writes -----------------------------------------------------------------------------
+
+
+def test_what_is_named_is_what_was_asked_for(tmp_path, capsys):
+    pictures = write_pictures(tmp_path / "street", 2)
+    named = tmp_path / "probed.safetensors"
+    save_model(probed_model(4).network, {"name": "probed", "licence": "Apache-2.0"}, named)
+    assert predict(named, pictures, "-o", tmp_path / "cars", "--labels", "Car, tree") == 0
+    cars = {one.name: one.id for one in load_grid_classes(tmp_path / "cars" / "grid.npz")}
+    assert cars == {"car": 4, "vegetation": 16}
+    assert set(np.unique(load_grid(tmp_path / "cars" / "grid.npz").labels)) == {4, 255}
+    assert predict(named, pictures, "-o", tmp_path / "trees", "--labels", "tree") == 0
+    assert set(np.unique(load_grid(tmp_path / "trees" / "grid.npz").labels)) == {255}
+    capsys.readouterr()
+    for texts, words in (("car, unicorn", "'unicorn', which is none of"), ("car,,", "texts of 1")):
+        code = predict(named, pictures, "-o", tmp_path / "no", "--labels", texts)
+        failure(capsys, code, within=[words])
+        assert not (tmp_path / "no").exists()
 
 
 def test_sequence_gives_grid_points_poses_and_picture(weights, tmp_path, capsys):
