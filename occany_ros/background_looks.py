@@ -19,8 +19,8 @@ from occany_core.observation import EncodedSet
 from occany_core.semantics.labelling import Labeller, Look
 from occany_ros.worker import Worker
 
-SETS_KEPT = 16
-"""View sets whose answers are remembered: they come late, and sets may leave the window."""
+SETS_KEPT = 4
+"""View sets whose answers are remembered until these sets come along again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,9 @@ class BackgroundLooks:
         """
         self._raise_bug()
         asked = self.config.classes
+        looks = encoded.looks
+        if looks and looks[0].asked == asked and not looks[0].is_carried:
+            return encoded
         with self._lock:
             answers = list(self._answers)
         own = next((one for one in answers if one.is_for(encoded, asked)), None)
@@ -117,7 +120,10 @@ class BackgroundLooks:
         if not usable:
             return None
         youngest = max(usable, key=lambda one: one.stamp)
-        return tuple(Look(detections=look.detections, asked=asked) for look in youngest.looks)
+        return tuple(
+            Look(detections=look.detections, asked=asked, is_carried=True)
+            for look in youngest.looks
+        )
 
     def forget(self) -> None:
         """Begin anew, as after a jump of the clock."""

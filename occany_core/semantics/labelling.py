@@ -44,6 +44,8 @@ class Look:
     """SAM3's answers, at the picture's size."""
     asked: tuple[str, ...] = ()
     """`labels.classes` when it was looked at."""
+    is_carried: bool = False
+    """Whether the boxes were found in an earlier picture of the camera."""
 
 
 @dataclass(frozen=True)

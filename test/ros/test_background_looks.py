@@ -87,6 +87,26 @@ def test_nobody_waits_and_a_set_keeps_its_own_answer(slow):
     assert slow.labeller.looked_at == [1]  # once
 
 
+def test_a_set_keeps_its_answer_however_many_sets_are_looked_at_after_it(slow):
+    slow.looking.looked(encoded(1, 10.0))
+    let_it_end(slow)
+    first = slow.looking.looked(encoded(1, 10.0))
+    for number in range(2, 9):
+        slow.looking.looked(encoded(number, 8.0 + 2 * number))
+        let_it_end(slow, done=number)
+    assert found(slow.looking.looked(first)) == 1
+    assert len(slow.looking._answers) < 8
+
+
+def test_boxes_that_were_carried_give_way_to_its_own(slow):
+    slow.looking.looked(encoded(1, 10.0))
+    let_it_end(slow)
+    newer = slow.looking.looked(encoded(2, 10.5))
+    assert found(newer) == 1 and newer.looks[0].is_carried
+    let_it_end(slow, done=2)
+    assert found(slow.looking.looked(newer)) == 2
+
+
 def test_newer_pictures_are_asked_for_the_last_boxes_if_these_are_young(slow):
     slow.looking.looked(encoded(1, 10.0))
     let_it_end(slow)
