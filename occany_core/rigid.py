@@ -44,6 +44,15 @@ def yaw(angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 4 4"]:
     return compose(rotation, torch.zeros_like(rotation[..., 0]))
 
 
+def turn(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4 4"]:
+    """Turn about the vector by its length [rad], right-handed."""
+    x, y, z = vector.unbind(dim=-1)
+    zero = torch.zeros_like(x)
+    rows = (zero, -z, y, z, zero, -x, -y, x, zero)
+    rotation = torch.linalg.matrix_exp(torch.stack(rows, dim=-1).unflatten(-1, (3, 3)))
+    return compose(rotation, torch.zeros_like(vector))
+
+
 def shift(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Float[Tensor, "4 4"]:
     """Move along the own axes [m]."""
     return compose(torch.eye(3), torch.tensor([x, y, z], dtype=torch.float32))

@@ -5,6 +5,7 @@
 reference frame is the camera frame of the first observed view.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +22,9 @@ from occany_core.training.views import choose_views, num_pictures
 
 LEAST_DEPTH = 0.3
 """Nearer surfaces are not compared [m]."""
+GROUND_BAND, GROUND_RISE, FARTHEST_GROUND = 0.3, 0.03, 40.0
+"""Surfaces so near to the level ground of a rig, in metres and per metre of range, are taken for
+ground; up to this range [m]."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Targets:
     """A surface was hit within the range that is compared."""
     sky: Bool[Tensor, "B V h w"]
     """Nothing was hit."""
+    ground: Bool[Tensor, "B V h w"]
+    """A surface on the ground, as far as the mounting of the camera tells."""
     world_from_cam: Float[Tensor, "B V 4 4"]
     focal_px: Float[Tensor, "B V"]
     labels: ViewLabels | None = None
@@ -135,7 +141,7 @@ class BatchSampler:
         scenes = max(self.recipe.views_per_step // (count + novel), 1)
         chosen = choose_views(draw, stage, scenes * ranks, count, rng)
         picks = rng.integers(len(self.pool), size=scenes * ranks)
-        changes = _Changes.draw(rng, scenes * ranks)
+        changes = _Changes.draw(rng, scenes * ranks, math.radians(self.recipe.tilt))
         is_calibrated = draw.kind == "surround" or bool(rng.random() < self.recipe.calibrated)
         mine = slice(rank * scenes, (rank + 1) * scenes)
         observed, novel_views = chosen.observed[mine], chosen.novel[mine]
@@ -160,15 +166,17 @@ class BatchSampler:
         seen, unseen = torch.from_numpy(observed), torch.from_numpy(novel)
         pictures = self.pool.parts["rgb"].shape[1]
         has_pictures = novel.size > 0 and novel.max() < pictures
-        targets = self._targets(samples, seen, reference, changes)
-        unseen_targets = self._targets(samples, unseen, reference, changes) if novel.size else None
         mountings = changes.mountings(self._take("rig_from_cam", samples, seen))
-        cameras = self._cameras(targets, mountings, is_calibrated)
-        novel_cameras = None
-        if unseen_targets is not None:
-            rig = mountings[:, :1]
-            poses = rig @ unseen_targets.world_from_cam
-            novel_cameras = self._cameras(unseen_targets, poses, is_calibrated, rig)
+        targets = self._targets(samples, seen, reference, changes)
+        targets = replace(targets, ground=on_ground(targets, mountings))
+        cameras = self._cameras(targets, changes.tilted(mountings), is_calibrated)
+        unseen_targets, novel_cameras = None, None
+        if novel.size:
+            unseen_targets = self._targets(samples, unseen, reference, changes)
+            poses = mountings[:, :1] @ unseen_targets.world_from_cam
+            unseen_targets = replace(unseen_targets, ground=on_ground(unseen_targets, poses))
+            told = changes.tilted(poses), changes.tilted(mountings[:, :1])
+            novel_cameras = self._cameras(unseen_targets, told[0], is_calibrated, told[1])
         return Batch(
             images=changes.pictures(self._take("rgb", samples, seen)),
             is_rig=draw.kind == "surround",
@@ -215,6 +223,7 @@ class BatchSampler:
             points_cam=points,
             valid=(depth > LEAST_DEPTH) & (depth < self.recipe.most_depth),
             sky=depth == 0,
+            ground=torch.zeros_like(depth, dtype=torch.bool),
             world_from_cam=poses,
             focal_px=self._take("focal_px", samples, views),
             labels=labels,
@@ -256,19 +265,39 @@ def points_on_rays(
     return torch.cat((rays, torch.ones_like(rays[..., :1])), dim=-1) * depth[..., None]
 
 
+def on_ground(targets: Targets, rig_from_cam: Float[Tensor, "B V 4 4"]) -> Bool[Tensor, "B V h w"]:
+    """Return which surfaces lie near the level ground of the rig.
+
+    Args:
+        targets: Where surfaces are; `ground` is not looked at.
+        rig_from_cam: Of the same views; origin on the ground [m].
+    """
+    mounting = rig_from_cam[:, :, None, None]
+    above = (mounting[..., 2, :3] * targets.points_cam).sum(dim=-1) + mounting[..., 2, 3]
+    reach = targets.points_cam.norm(dim=-1)
+    is_low = above.abs() < GROUND_BAND + GROUND_RISE * reach
+    return targets.valid & is_low & (reach < FARTHEST_GROUND)
+
+
 @dataclass(frozen=True)
 class _Changes:
-    """Random changes of B scenes: colours, and mirroring left and right."""
+    """Random changes of B scenes: colours, mirroring left and right, and what rigs are told."""
 
     mirror: Bool[Tensor, " B"]
+    tilt: Float[Tensor, "B 4 4"]
+    """Turns the rig that cameras are told they are mounted on."""
     gain: Float[Tensor, " B"]
     tint: Float[Tensor, "B 3"]
     gamma: Float[Tensor, " B"]
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, scenes: int) -> "_Changes":
+    def draw(cls, rng: np.random.Generator, scenes: int, tilt: float) -> "_Changes":
+        """Draw changes of so many scenes; `tilt` is the spread of roll and pitch [rad]."""
+        angles = torch.from_numpy(rng.normal(0, 1, (scenes, 2)) * tilt).float()
+        vectors = torch.cat((angles, torch.zeros(scenes, 1)), dim=1)
         return cls(
             torch.from_numpy(rng.random(scenes) < 0.5),
+            rigid.turn(vectors),
             torch.from_numpy(rng.uniform(0.7, 1.3, scenes)).float(),
             torch.from_numpy(rng.uniform(0.93, 1.07, (scenes, 3))).float(),
             torch.from_numpy(rng.uniform(0.8, 1.25, scenes)).float(),
@@ -311,6 +340,10 @@ class _Changes:
         signs = torch.ones(2, len(rig_from_cam), 4, device=rig_from_cam.device)
         signs[0, :, 1] = signs[1, :, 0] = self._sign()
         return signs[0, :, None, :, None] * rig_from_cam * signs[1, :, None, None, :]
+
+    def tilted(self, rig_from_cam: Float[Tensor, "B V 4 4"]) -> Float[Tensor, "B V 4 4"]:
+        """Return mountings on the rig that the network is told of."""
+        return self.tilt[:, None] @ rig_from_cam
 
     def poses(self, poses: Float[Tensor, "B V 4 4"]) -> Float[Tensor, "B V 4 4"]:
         """Mirror x in both frames: S T S with S = diag(-1, 1, 1, 1)."""

@@ -25,9 +25,6 @@ from occany_core.training.objectives.pointmaps import (
 from occany_core.training.objectives.regression import distance, valid_mean, with_confidence
 from occany_core.training.recipe import Objective
 
-GROUND_BAND, GROUND_RISE, FARTHEST_GROUND = 0.3, 0.03, 40.0
-"""Surfaces so near to the level ground of a rig, in metres and per metre of range, are taken for
-ground; up to this range [m]."""
 SLOPE = 0.01
 """Errors of the angle above this count linearly."""
 SKY_ERROR = 1.0
@@ -121,15 +118,11 @@ def ground_loss(
         targets: Of the same views.
         cameras: Theirs; those that are unknown do not count.
     """
-    true = targets.points_cam
-    mounting = cameras.rig_from_cam[:, :, None, None]
-    height = mounting[..., 2, 3]
-    above = (mounting[..., 2, :3] * true).sum(dim=-1) + height
-    reach = true.norm(dim=-1)
-    is_ground = (above.abs() < GROUND_BAND + GROUND_RISE * reach) & (reach < FARTHEST_GROUND)
-    known = targets.valid & is_ground & cameras.is_known[:, :, None, None]
+    height = cameras.rig_from_cam[:, :, None, None, 2, 3]
+    known = targets.ground & cameras.is_known[:, :, None, None]
     ours, truth = (
-        height / points.norm(dim=-1).clamp_min(LEAST_DEPTH) for points in (points_cam, true)
+        height / points.norm(dim=-1).clamp_min(LEAST_DEPTH)
+        for points in (points_cam, targets.points_cam)
     )
     error = F.smooth_l1_loss(ours / SLOPE, truth / SLOPE, reduction="none")
     return valid_mean(error, known)

@@ -172,6 +172,10 @@ class Recipe:
     calibrated: float = 0.5
     """Share of batches of single views and sequences whose cameras count as known, see
     `Batch.is_calibrated`; those of rigs always do."""
+    tilt: float = 0.0
+    """Spread of the roll and pitch by which the rig that a network is told of is off, the same for
+    all views of a scene [deg]. Springs and mountings give; a network that is told no more than
+    they do learns little of it."""
     most_depth: float = 80.0
     """Surfaces farther away are not compared [m]."""
     reuse: float = 6.0

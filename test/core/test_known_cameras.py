@@ -124,12 +124,13 @@ def test_calibration_needs_a_network_that_can_use_it():
         dataclasses.replace(CONFIG, point_activation="linear")
 
 
+@pytest.mark.parametrize("tilt", [0.0, 2.0])
 @pytest.mark.parametrize("kind", ["single", "surround"])
-def test_batches_tell_the_cameras_that_took_the_pictures(kind):
-    """Mirrored or not: rays meet the targets, and mountings give the poses of rigs."""
+def test_batches_tell_the_cameras_that_took_the_pictures(kind, tilt):
+    """Mirrored, tilted or not: rays meet the targets, and mountings give the poses of rigs."""
     views = (1, 1)
     draws = (Draw(kind=kind, views=views),)
-    made = recipe(rendering(1, draws), calibrated=1.0, views_per_step=24)
+    made = recipe(rendering(1, draws), calibrated=1.0, views_per_step=24, tilt=tilt)
     for number in range(3):
         batch = BatchSampler(pool(), made, torch.device("cpu")).draw(Turn(0, number, 0.0))
         for cameras, targets in (
@@ -146,6 +147,32 @@ def test_batches_tell_the_cameras_that_took_the_pictures(kind):
                 reference = cameras.rig_from_cam[:, :1]
             poses = rigid.invert(reference) @ cameras.rig_from_cam
             torch.testing.assert_close(poses, targets.world_from_cam, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("novel", [False, True])
+def test_a_rig_is_told_tilted_and_its_ground_stays(novel):
+    draws = (Draw(kind="surround"),)
+    of = rendering(1, draws) if novel else stage(1, draws)
+    upright, tilted = (
+        BatchSampler(pool(), recipe(of, views_per_step=240, tilt=tilt), torch.device("cpu")).draw(
+            Turn(0, 0, 0.0)
+        )
+        for tilt in (0.0, 1.5)
+    )
+    for part in ("observed", "novel") if novel else ("observed",):
+        ours, theirs = getattr(tilted, part), getattr(upright, part)
+        assert torch.equal(ours.points_cam, theirs.points_cam)
+        assert torch.equal(ours.ground, theirs.ground)
+        assert 0.2 < theirs.ground.float().mean() < 0.9
+    told, true = (batch.novel_cameras if novel else batch.cameras for batch in (tilted, upright))
+    turned = told.rig_from_cam @ rigid.invert(true.rig_from_cam)
+    torch.testing.assert_close(turned, turned[:, :1].expand_as(turned), atol=1e-5, rtol=0)
+    assert turned[:, 0, :3, 3].abs().max() < 1e-5, "about where the rig stands"
+    axes = turned[:, 0, :3, 2]  # where up points
+    roll, pitch = (axis.asin().rad2deg().std() for axis in (axes[:, 1], axes[:, 0]))
+    assert 0.9 < float(roll) < 2.2
+    assert 0.9 < float(pitch) < 2.2
+    assert turned[:, 0, 1, 0].abs().max() < 0.01, "and never about the vertical"
 
 
 def test_single_batches_are_told_as_often_as_the_recipe_says():

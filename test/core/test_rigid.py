@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rigid motions obey the laws of their group; `align` finds a motion again and never mirrors."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,19 @@ def test_yaw_turns_the_view_to_the_right():
     ahead, below = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.0, 1.0, 0.0]])
     torch.testing.assert_close(rigid.apply(quarter, ahead), torch.tensor([[1.0, 0.0, 0.0]]))
     torch.testing.assert_close(rigid.apply(quarter, below), below)
+
+
+@pytest.mark.parametrize("angle", [1e-4, 0.3, 2.5])
+def test_turn_is_right_handed_about_its_vector(angle):
+    vector = torch.tensor([0.0, 0.0, angle])
+    x = rigid.apply(rigid.turn(vector), torch.tensor([[1.0, 0.0, 0.0]]))[0]
+    torch.testing.assert_close(x, torch.tensor([math.cos(angle), math.sin(angle), 0.0]))
+    leaning = torch.tensor([[0.2, -0.4, 0.1], [0.0, 0.0, 0.0]]) * angle
+    turns = rigid.turn(leaning)
+    torch.testing.assert_close(
+        rigid.angle_deg(turns).deg2rad(), leaning.norm(dim=-1), atol=1e-3, rtol=0
+    )
+    torch.testing.assert_close(rigid.apply(turns, leaning[:, None])[:, 0], leaning)
 
 
 def test_shift_moves_the_origin():
