@@ -18,6 +18,9 @@ POINT_CHANNELS = 7
 """World x, y, z; camera x, y, z; confidence logit."""
 KNOWN_CHANNELS = 7
 """Of known cameras: what `KnownCameras.place` takes; confidence logit."""
+OTHER_RANGE = POINT_CHANNELS + 4
+"""Among both, known cameras after unknown ones: the range of what is not ground, which jumps where
+one thing ends before another."""
 
 
 def pixel_shuffle(
@@ -102,6 +105,9 @@ class ConvolutionalPointHead(nn.Module):
     ) -> Float[Tensor, "B 7 H W"]:
         changes = self._changes(features, grid, finer, cameras)
         full = F.interpolate(changes, scale_factor=4, mode="bilinear", align_corners=False)
+        if changes.shape[1] > POINT_CHANNELS:  # the air between two things holds nothing
+            other = F.interpolate(changes[:, OTHER_RANGE, None], scale_factor=4)
+            full[:, OTHER_RANGE] = other[:, 0]
         return self._placed(full, cameras, block=1)
 
     def _changes(

@@ -110,6 +110,19 @@ def test_known_points_lie_on_their_rays():
     torch.testing.assert_close(found / found[..., 2:], rays, atol=1e-4, rtol=1e-4)
 
 
+def test_nothing_hangs_in_the_air_between_two_things(monkeypatch):
+    """Where a range jumps from one block to the next, pixels have the one or the other."""
+    head = random_network(CONFIG).heads.points
+    changes = torch.zeros(2, 14, HEIGHT // 4, WIDTH // 4)
+    changes[:, 12] = -50  # no ground
+    changes[..., WIDTH // 8 :][:, 11] = 1.0  # log-range
+    monkeypatch.setattr(head, "_changes", lambda *_: changes)
+    raw = head(torch.zeros(2, 1, 1), (1, 1), [], level_cameras())
+    ranges = raw[:, 3:6].norm(dim=1)
+    assert {round(float(value), 3) for value in ranges.unique()} == {2.773, 3.773}
+    assert (ranges[..., : WIDTH // 2] < 3).all()
+
+
 def test_other_networks_do_not_look():
     network = random_network(tiny_config("convolutional"))
     tokens = network.encode(pictures(), level_cameras())
