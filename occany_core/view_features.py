@@ -5,6 +5,7 @@
 square.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,8 +64,27 @@ def check_prompting(model: Model) -> None:
 
 
 @torch.inference_mode()
-def see_views(model: Model, view_sets: list[list[View]], config: OccAnyConfig) -> SeenViews:
+def promptable_features(
+    model: Model, sets: Sequence[EncodedSet], config: OccAnyConfig
+) -> PromptableFeatures:
     """Let the network look at all views together, as `reconstruct` does.
+
+    Args:
+        model: From `load_model`.
+        sets: Oldest first, as `encode` makes them.
+        config: Of the runtime; nothing else matters.
+
+    Raises:
+        ConfigError: The weights have no promptable features.
+        DegenerateGeometryError: The prediction is not finite.
+    """
+    check_promptable(model)
+    raw = observe(model, sets, config, Stopwatch(), with_segmentation=True).raw
+    return PromptableFeatures(*(level[0].float() for level in raw.segmentation))
+
+
+def see_views(model: Model, view_sets: list[list[View]], config: OccAnyConfig) -> SeenViews:
+    """Prepare views, and let the network look at all of them together.
 
     Args:
         model: From `load_model`.
@@ -77,10 +97,8 @@ def see_views(model: Model, view_sets: list[list[View]], config: OccAnyConfig) -
         DegenerateGeometryError: The prediction is not finite.
     """
     check_promptable(model)
-    sets = [encode(model, views, config) for views in view_sets]
-    raw = observe(model, sets, config, Stopwatch(), with_segmentation=True).raw
-    features = PromptableFeatures(*(level[0].float() for level in raw.segmentation))
-    return SeenViews(features, tuple(sets))
+    sets = tuple(encode(model, views, config) for views in view_sets)
+    return SeenViews(promptable_features(model, sets, config), sets)
 
 
 @torch.inference_mode()

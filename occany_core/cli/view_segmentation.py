@@ -13,13 +13,14 @@ from occany_core.cli import picture_arguments, settings_arguments
 from occany_core.config import LabelsConfig
 from occany_core.datasets.class_tables import load_classes
 from occany_core.errors import ConfigError
-from occany_core.images import View, seen_part
+from occany_core.images import seen_part
+from occany_core.observation import encode
 from occany_core.picture.features import compose_features_picture
 from occany_core.picture.instances import compose_instances_picture
 from occany_core.picture.page import check_format
 from occany_core.semantics.class_prompts import TABLE, vocabulary
 from occany_core.semantics.labelling import Labeller
-from occany_core.view_features import SeenViews, check_promptable, see_views
+from occany_core.view_features import check_promptable, promptable_features, see_views
 
 FEATURES, INSTANCES = "features", "instances"
 
@@ -45,10 +46,11 @@ def draw_features(paths: list[Path], arguments: argparse.Namespace) -> None:
     """Write a page of every picture beside its features, level by level."""
     output, pictures, model = _start(paths, arguments, FEATURES)
     check_promptable(model)
-    views, seen = _look(pictures, model, arguments)
+    sets = pictures.read()
+    seen = see_views(model, sets, settings_arguments.read(arguments))
     levels = dict(zip(("coarse", "middle", "fine"), seen.features.levels, strict=True))
     page = compose_features_picture(
-        [seen_part(view.rgb, *seen.size) for view in views],
+        [seen_part(view.rgb, *seen.size) for one in sets for view in one],
         {
             f"{name}: {level.shape[1]} channels, {level.shape[2]} x {level.shape[3]}": (
                 level.cpu().numpy()
@@ -68,16 +70,19 @@ def draw_instances(paths: list[Path], arguments: argparse.Namespace) -> None:
     config = settings_arguments.read(arguments)
     labels = labels_config(config.labels, arguments.labels)
     labeller = Labeller(model, labels)
-    views, seen = _look(pictures, model, arguments)
+    sets = [encode(model, views, config) for views in pictures.read()]
+    size = sets[0].batch.rgb.shape[1:3]
+    needs_features = labeller.needs_features(labels)
+    levels = promptable_features(model, sets, config).levels if needs_features else ()
     looks = [
         look
-        for one in seen.sets
+        for one in sets
         for look in labeller.look(torch.from_numpy(one.batch.rgb), labels)
         or [None] * len(one.views)
     ]
-    things = labeller.things(seen.features.levels, looks, seen.size, labels)
+    things = labeller.things(levels, looks, size, labels)
     page = compose_instances_picture(
-        [seen_part(view.rgb, *seen.size) for view in views],
+        [seen_part(view.rgb, *size) for one in sets for view in one.views],
         [one.cpu() for one in things],
         labeller.classes(labels),
         arguments.title or f"Things found in {_place(paths)}  -  model {model.name}",
@@ -120,15 +125,6 @@ def _start(
     config = settings_arguments.read(arguments)
     pictures = picture_arguments.find(paths, arguments)
     return output, pictures, load_model(arguments.model, config.runtime.device)
-
-
-def _look(
-    pictures: picture_arguments.Pictures, model: Model, arguments: argparse.Namespace
-) -> tuple[list[View], SeenViews]:
-    """Let the network see all pictures together."""
-    sets = pictures.read()
-    views = [view for one in sets for view in one]
-    return views, see_views(model, sets, settings_arguments.read(arguments))
 
 
 def _place(paths: list[Path]) -> str:

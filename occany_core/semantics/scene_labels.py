@@ -2,7 +2,9 @@
 """The labels of one scene while it is made: pixels first, then cells as points come."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
@@ -88,5 +90,9 @@ class SceneLabels:
         self._cells.add(points, self.pixels, self._config.voxels.min_confidence)
 
     def labelled(self, grid: VoxelGrid) -> VoxelGrid:
-        """Return the grid with labels."""
-        return self._cells.labelled(grid)
+        """Return the grid with labels, of what was asked for alone."""
+        labelled, other = self._cells.labelled(grid), self._convention.other
+        if any(one.id == other for one in self.classes):
+            return labelled
+        labels = np.where(labelled.labels == other, np.uint8(UNLABELLED), labelled.labels)
+        return replace(labelled, labels=labels)

@@ -116,6 +116,16 @@ def with_models(labeller, **models):
     return labeller
 
 
+@pytest.mark.parametrize("texts", [("car", "sky"), ("car", "other")])
+def test_cells_are_other_only_where_that_was_asked_for(texts):
+    """A probe that sees the sky everywhere: its cells are nothing that was asked for."""
+    scene = predict(
+        probed_model(SemanticClass.FREE), [surround()], street_config(labels__classes=list(texts))
+    )
+    found = set(scene.grid.labels[scene.grid.occupied].tolist())
+    assert found == {UNLABELLED}
+
+
 def test_the_probe_finds_boxes_and_the_decoder_is_asked_for_what_is_in_them():
     config = street_config(labels__pipeline="distilled")
     model = probed_model(CAR)

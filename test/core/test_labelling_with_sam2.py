@@ -14,6 +14,7 @@ from occany_core.observation import encode, observe
 from occany_core.semantics import (
     LabelledMasks,
     PromptableFeatures,
+    cell_labels,
     paint_observed,
     paint_tracked,
 )
@@ -90,6 +91,31 @@ def test_rendered_views_vote_only_where_masks_are_tracked_into_them(model, sam2,
         Stream(model, now, labeller).add(surround())
         seen[rendered] = list(calls)
     assert seen == {"none": [], "unturned": [1, 1, 1], "all": [3, 3, 3]}
+
+
+def test_cells_that_only_rendered_views_fill_get_the_class_that_was_tracked_there(
+    model, sam2, monkeypatch
+):
+    """Without the class of neighbours, which would reach most of them anyway, and those that only
+    points between two pixels fill."""
+    monkeypatch.setattr(cell_labels, "SPREAD", 0)
+    labeller = Labeller(model, settings(sam2).labels)
+    tracked = labeller.models.tracker.propagate
+
+    def everywhere(observed, masks, others):
+        return torch.full_like(tracked(observed, masks, others), 5.0)
+
+    monkeypatch.setattr(labeller.models.tracker, "propagate", everywhere)
+    named = {}
+    for rendered in ("none", "all"):
+        views = {"novel_views__steps": 1, "novel_views__yaw_deg": 30.0}
+        now = settings(sam2, labels__rendered=rendered, labels__min_score_tracked=0.0, **views)
+        grid = Stream(model, now, labeller).add(surround()).grid
+        assert grid.completed.sum() > 5
+        named[rendered] = grid.labels[grid.completed]
+    assert (named["none"] == UNLABELLED).all()
+    assert (named["all"] == CAR).mean() > 0.3
+    assert set(named["all"].tolist()) <= {CAR, UNLABELLED}
 
 
 def test_paint_of_a_tracked_view_is_that_of_its_mask(model, sam2):

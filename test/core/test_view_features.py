@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What weights see in pictures: features of all views, things found in them, and the two verbs."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from small_model import save_small_model, write_pictures
 from street_views import probed_model, sequence, small_street_model, street_config, surround
+from tiny_detectors import save_sam3
 
 from occany_core.checkpoints import save_model
 from occany_core.cli.main import main
@@ -194,6 +197,18 @@ def test_what_cannot_be_is_one_sentence(car_weights, tmp_path, capsys, arguments
 def test_options_of_pictures_are_refused_for_results(tmp_path, capsys):
     assert main(["view", str(tmp_path), "--rig", "surround"]) == 1
     assert "--rig does nothing for view" in capsys.readouterr().err
+
+
+def test_sam3_finds_things_with_any_weights(tmp_path, tmp_path_factory, capsys):
+    weights = save_small_model(tmp_path)  # without promptable features
+    pictures = write_pictures(tmp_path / "street", 2)
+    sam3 = save_sam3(tmp_path_factory.mktemp("sam3"))
+    settings = ["--set", "labels.pipeline=sam3", "--set", f"labels.sam3={sam3}"]
+    output = tmp_path / "i.png"
+    words = ["-o", output, *settings, "--set", "labels.min_score=0", "--labels", "red lorry"]
+    assert view(weights, "instances", pictures, *words) == 0
+    found = int(re.search(r"i.png: (\d+) found", capsys.readouterr().out)[1])
+    assert found > 0
 
 
 def test_weights_without_features_are_named(tmp_path, capsys):
