@@ -11,6 +11,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Header
 
+from occany_core.config import OccAnyConfig
 from occany_ros.background_looks import LookingState
 from occany_ros.budget import Cost, Limits, Step
 
@@ -197,17 +198,36 @@ def budget_finding(step: Step, limits: Limits, cost: Cost | None) -> Finding:
     return Finding("budget", OK, step.describe(), values)
 
 
-def looking_finding(state: LookingState) -> Finding:
+def looking_finding(state: LookingState, config: OccAnyConfig) -> Finding:
     """Judge how pictures are looked at, beside the geometry."""
     values = {
         "view_sets": str(state.done),
         "last_ms": f"{state.last_ms:.0f}",
         "left_out": str(state.skipped),
     }
+    if not config.labels.use:
+        return Finding("labels", OK, "labels.use is off", values)
+    if state.error:
+        return Finding("labels", ERROR, state.error, values)
     if not state.done:
         return Finding("labels", WARN, "no picture was looked at yet: nothing has labels", values)
-    message = f"a view set takes {state.last_ms:.0f} ms to look at; newer ones wait meanwhile"
-    return Finding("labels", OK, message, values)
+    took = f"a view set takes {state.last_ms:.0f} ms to look at"
+    if state.comes_late:
+        message = f"{took}: nothing has labels, because {_too_late(config)}"
+        return Finding("labels", WARN, message, values)
+    return Finding("labels", OK, f"{took}; newer ones wait meanwhile", values)
+
+
+def _too_late(config: OccAnyConfig) -> str:
+    """Say why no view set can take what was found, and what to set."""
+    window = f"window.view_sets ({config.window.view_sets})"
+    if config.window.seconds > 0:
+        window += f" and window.seconds ({config.window.seconds:g})"
+    why, remedy = "it has left the window by then", window
+    if config.labels.pipeline == "distilled":
+        why += ", and its boxes are too old for newer ones"
+        remedy = f"labels.carry_seconds ({config.labels.carry_seconds:g}) or {window}"
+    return f"{why}; raise {remedy}, or look faster: another runtime.device, smaller models"
 
 
 def geometry_finding(frame_source: str, missing_transform: str, error: str = "") -> Finding:

@@ -44,7 +44,7 @@ class Result:
     grid_stamp_ns: int
     """Capture time of the view set that the grid is placed at."""
     is_new_history: bool
-    """Whether the window was cleared before this cycle because the clock jumped."""
+    """Whether the window was cleared before this cycle: the first one, or the clock jumped."""
     stages_ms: dict[str, float]
     sets: list[EncodedSet]
     """Of the scene, oldest first."""
@@ -97,7 +97,7 @@ class Inference:
         looks = self.looking.looked if self.looking else None
         self._stream = Stream(self.model, settings.core, self.labeller, looks)
         self._memory = PeakMemory(self.model.device)
-        self._epoch = 0
+        self._epoch: int | None = None
         self._stamps_ns: dict[float, int] = {}
 
     @property
@@ -128,6 +128,10 @@ class Inference:
                 f"{self.picture_width} px wide; lower images.width, voxels.shape or the number of "
                 "cameras, or choose another runtime.device"
             ) from error
+
+    def begin(self) -> None:
+        """Begin anew with the next view set, whatever its stamp: the node was activated."""
+        self._epoch = None
 
     def run(self, job: Job, views: ViewMaker) -> Result:
         """Compute one cycle; where memory runs out, once more with less.

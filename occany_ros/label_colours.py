@@ -17,8 +17,12 @@ class LabelColours:
     colours: tuple[str, ...] = ()
 
     def applied(self, classes: tuple[SemanticClass, ...]) -> tuple[SemanticClass, ...]:
-        """Return classes, in the order of `labels.classes`, in their colours."""
-        if not self.colours:
+        """Return classes, in the order of `labels.classes`, in their colours.
+
+        Args:
+            classes: All that are labelled, or none, as where labels are not used.
+        """
+        if not self.colours or not classes:
             return classes
         return tuple(
             replace(one, colour=tuple(bytes.fromhex(colour[1:])))

@@ -49,12 +49,11 @@ from occany_ros.tf_ownership import check_frame_is_free
 from occany_ros.transforms import Transforms, make_transforms
 from occany_ros.transition_requests import refuse_impossible
 from occany_ros.views import ViewMaker
-from occany_ros.worker import Worker
+from occany_ros.worker import STOP_TIMEOUT_S, Worker
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 POLL_PERIOD_S = 0.05
 REPORT_PERIOD_S = 1.0
-STOP_TIMEOUT_S = 20.0
 LONGEST_LATENCY_MS = 60_000.0
 """A larger difference between now and a stamp means that they are of different clocks."""
 
@@ -186,6 +185,7 @@ class OccAnyNode(LifecycleNode):
         self._sync = Synchroniser(self._settings.sync)
         self._last_set_s = None
         self._outputs.reset()
+        self._inference.begin()
         self._status.start()
         self._worker = Worker(self._run_cycle, self._on_error, self._on_fatal)
         return super().on_activate(state)
@@ -302,7 +302,7 @@ class OccAnyNode(LifecycleNode):
 
     def _classes_for(self, settings: NodeSettings) -> tuple[SemanticClass, ...]:
         classes = self._inference.labeller.classes(settings.core.labels)
-        return settings.colours.applied(classes) if classes else ()
+        return settings.colours.applied(classes)
 
     # --- one cycle: the worker's thread --------------------------------------------------------
     def _run_cycle(self, job: Job) -> None:
@@ -373,7 +373,8 @@ class OccAnyNode(LifecycleNode):
             step, limits = self._inference.budget.step, self._settings.budget
             findings.append(budget_finding(step, limits, self._status.history.cost))
             if self._inference.looking is not None:
-                findings.append(looking_finding(self._inference.looking.state))
+                looking = self._inference.looking.state
+                findings.append(looking_finding(looking, self._settings.core))
             states = camera_states(self._inputs, self._sync, time.monotonic_ns())
             findings += map(camera_finding, states)
             since_s = None if self._last_set_s is None else time.monotonic() - self._last_set_s

@@ -14,6 +14,9 @@ from typing import Generic, TypeVar
 
 from occany_core.errors import InputError, OccAnyError
 
+STOP_TIMEOUT_S = 20.0
+"""How long somebody who stops a worker waits for its running job."""
+
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
 

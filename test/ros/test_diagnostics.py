@@ -9,6 +9,8 @@ pytest.importorskip("rclpy")
 
 from builtin_interfaces.msg import Time
 
+from occany_core.config import LabelsConfig, OccAnyConfig, WindowConfig
+from occany_ros.background_looks import LookingState
 from occany_ros.cycle_times import Durations, EventRate
 from occany_ros.diagnostics import (
     ERROR,
@@ -20,6 +22,7 @@ from occany_ros.diagnostics import (
     clock_finding,
     diagnostics_message,
     geometry_finding,
+    looking_finding,
     model_finding,
     pipeline_finding,
     skew_explanation,
@@ -132,6 +135,54 @@ def test_pipeline_geometry_and_model():
     assert missing.message == "no transform from x"
     assert model_finding("tiny", "ab", "Apache-2.0", "cpu").level == OK
     assert model_finding("occany", "ab", "CC-BY-NC-SA-4.0", "cpu").level == WARN
+
+
+LOOKING = LookingState(done=3, last_ms=5000.0, skipped=7, comes_late=False, error="")
+TOO_LATE = (
+    "a view set takes 5000 ms to look at: nothing has labels, because it has left the window"
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "pipeline", "window", "level", "sentence"),
+    [
+        (
+            {},
+            "distilled",
+            {},
+            OK,
+            "a view set takes 5000 ms to look at; newer ones wait meanwhile",
+        ),
+        ({"done": 0}, "distilled", {}, WARN, "no picture was looked at yet"),
+        ({"error": "out of memory"}, "distilled", {}, ERROR, "out of memory"),
+        (
+            {"comes_late": True},
+            "distilled",
+            {},
+            WARN,
+            f"{TOO_LATE} by then, and its boxes are too old for newer ones; raise "
+            "labels.carry_seconds (1) or window.view_sets (1), or look faster",
+        ),
+        (
+            {"comes_late": True},
+            "pretrained",
+            {"view_sets": 4, "seconds": 2.0},
+            WARN,
+            f"{TOO_LATE} by then; raise window.view_sets (4) and window.seconds (2), or look",
+        ),
+        ({"comes_late": True}, "sam3", {}, WARN, "by then; raise window.view_sets (1), or look"),
+    ],
+)
+def test_looks_that_label_nothing_are_told_with_what_to_set(
+    changes, pipeline, window, level, sentence
+):
+    labels = LabelsConfig(pipeline=pipeline)
+    config = OccAnyConfig(labels=labels, window=WindowConfig(**window))
+    finding = looking_finding(replace(LOOKING, **changes), config)
+    assert finding.level == level
+    assert sentence in finding.message
+    unused = replace(config, labels=replace(labels, use=False))
+    assert looking_finding(replace(LOOKING, done=0), unused).level == OK
 
 
 def test_clock():

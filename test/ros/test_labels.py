@@ -147,6 +147,20 @@ def test_a_wrong_choice_is_refused_in_words_and_changes_nothing(labeller):
     assert "no classes are named: labels.use is off" in answer.message
 
 
+def test_labels_go_off_and_on_while_classes_have_colours_of_their_own(labeller):
+    node = labeller.running(transport="compressed")
+    red = ColorRGBA(r=1.0, a=1.0)
+    assert labeller.call(SetLabels, "set_labels", names=["car"], colours=[red]).success
+    assert labeller.set(node, labels__use=False).successful
+    labeller.send_until_grid(["camera"], 10**12, count=2)
+    assert len(labeller.grids[-1].labels) == 0
+    assert labeller.set(node, labels__use=True).successful
+    labeller.send_until_grid(["camera"], 2 * 10**12, count=2)
+    assert len(labeller.grids[-1].labels) > 0
+    assert [one.colour for one in labeller.infos()[-1].classes] == [red]
+    assert node.fatal == ""
+
+
 def test_without_labels_grids_are_as_before(labeller):
     labeller.running(transport="compressed", labels__use=False)
     masks = labeller.listen(Image, "/occany/output/camera/mask")

@@ -6,17 +6,19 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("rclpy")
 pytest.importorskip("transformers", reason="transformers, the extra [semantics], is not installed")
 
 from sensor_msgs.msg import Image
 from test_labels import PATIENCE_S, Labeller
+from test_node import SUCCESS
 from tiny_detectors import save_grounding_dino, save_sam3
 
 from occany_core.semantics.class_prompts import vocabulary
 from occany_core.synthetic.classes import SemanticClass
-from occany_ros.msg import LabelInfo
+from occany_ros.msg import LabelInfo, OccAnyStatus
 from occany_ros.srv import SetLabels
 
 CAR = int(SemanticClass.CAR)
@@ -94,9 +96,8 @@ def test_texts_are_asked_of_a_detector_and_become_masks_and_cells(prompted, dete
     answer = prompted.call(SetLabels, "set_labels", names=["tree"])
     assert answer.success, answer.message
     tree = int(SemanticClass.VEGETATION)
-    wanted = {tree, LabelInfo.UNLABELLED}
-    send_until(prompted, lambda: labels_in(masks[-1]) <= wanted, second + 10, "new labels")
-    assert not labels_in(masks[-1]) & {CAR, own.id}
+    send_until(prompted, lambda: tree in labels_in(masks[-1]), second + 10, "new labels")
+    assert labels_in(masks[-1]) <= {tree, LabelInfo.UNLABELLED}
 
 
 def test_geometry_does_not_wait_for_the_detector(prompted, detector):
@@ -125,6 +126,73 @@ def test_geometry_does_not_wait_for_the_detector(prompted, detector):
     finally:
         may_end.set()
     send_until(prompted, lambda: CAR in labels_in(masks[-1]), 1004, "label")
+
+
+def test_an_activation_begins_anew_also_with_earlier_pictures(prompted, detector):
+    node, masks = start(
+        prompted,
+        labels__pipeline="distilled",
+        labels__detector=str(detector),
+        labels__min_score=0.0,
+        labels__classes=["car"],
+        window__view_sets=3,
+        window__seconds=0.0,
+        window__max_speed=0.0,
+    )
+    send_until(prompted, lambda: masks and CAR in labels_in(masks[-1]), 2000, "label")
+    prompted.send_until_grid(["camera"], 3000 * 10**9, count=3)
+    assert node.trigger_deactivate() == SUCCESS
+    prompted.ros.spin_for(0.5)  # for what is on its way
+    assert node.trigger_activate() == SUCCESS
+    masks.clear()
+    statuses = prompted.listen(OccAnyStatus, "/occany/status")
+    looks = node._inference.looking.state.done
+    prompted.send_until_grid(["camera"], 1000 * 10**9)
+    prompted.ros.spin_until(lambda: any(one.views_in_window for one in statuses), PATIENCE_S)
+    assert next(one.views_in_window for one in statuses if one.views_in_window) == 1
+    send_until(prompted, lambda: masks and CAR in labels_in(masks[-1]), 1010, "label")
+    assert node._inference.looking.state.done > looks
+
+
+def test_memory_that_runs_out_in_the_detector_costs_labels_and_nothing_else(prompted, detector):
+    node, masks = start(
+        prompted,
+        labels__pipeline="distilled",
+        labels__detector=str(detector),
+        labels__min_score=0.0,
+        labels__classes=["car"],
+        labels__carry_seconds=60.0,
+    )
+    labeller, failures = node._inference.labeller, []
+    look = labeller.look
+
+    def greedy_look(rgb, config):
+        failures.append("CUDA out of memory. Tried to allocate 1.70 GiB")
+        raise torch.OutOfMemoryError(failures[-1])
+
+    labeller.look = greedy_look
+    send_until(prompted, lambda: len(failures) > 1, 1000, "second look")
+    finding = prompted.finding("labels", "out of memory while a picture was looked at")
+    assert finding.level == b"\x02"
+    assert node._inference.budget.step.level == 0  # that of the geometry
+    labeller.look = look
+    send_until(prompted, lambda: masks and CAR in labels_in(masks[-1]), 2000, "label")
+    prompted.finding("labels", "ms to look at")
+    assert node.fatal == ""
+
+
+def test_looks_that_take_too_long_are_told_with_what_to_set(prompted, sam3):
+    node, _ = start(
+        prompted,
+        labels__pipeline="sam3",
+        labels__sam3=str(sam3),
+        labels__classes=["car"],
+    )
+    looking = node._inference.looking
+    send_until(prompted, lambda: looking.state.comes_late, 1000, "late look")
+    finding = prompted.finding("labels", "nothing has labels, because it has left the window")
+    assert finding.level == b"\x01"
+    assert "raise window.view_sets (1)" in finding.message
 
 
 def test_sam3_answers_texts_and_its_answers_stay_with_their_pictures(prompted, sam3):
