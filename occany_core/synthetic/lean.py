@@ -48,10 +48,11 @@ class Lean:
         return tilted
 
 
-def draw_lean(rng: np.random.Generator) -> Lean:
-    """Lean of one drive."""
+def draw_lean(rng: np.random.Generator, strength: float = 1.0) -> Lean:
+    """Lean of one drive, so many times as strong as usual."""
     still = np.radians(np.clip(rng.normal(0, (PITCH_DEG, ROLL_DEG)), -MOST_DEG, MOST_DEG))
     swing = np.radians(rng.uniform(0, ROCKING_DEG, 2))
+    still, swing = strength * still, strength * swing
     return Lean(
         still=(float(still[0]), float(still[1])),
         swing=(float(swing[0]), float(swing[1])),

@@ -26,6 +26,7 @@ NOVEL_SOURCES = (*range(6), *range(6), 0, 6, 12, 13, 14, 13)
 TOO_CLOSE = 1.2  # metres
 TOO_CLOSE_SHARE = 0.25  # a view with more pixels nearer than TOO_CLOSE rejects the sample
 OCCLUSION_MARGIN = 0.1  # share of depth, and metres, by which a return may lie behind a surface
+LEAN = 2.5  # times as strong as usual; what varies little is hardly learnt
 FARTHEST_DEPTH = 300.0  # metres; beyond it depth is stored as 0, like the sky
 
 
@@ -81,7 +82,7 @@ def training_sample(
     With lidar_beams, depth is known only where returns of a roof LiDAR with that many beams, which
     scans at the time of each view, fall.
     """
-    world = StreetWorld(seed)
+    world = StreetWorld(seed, LEAN)
     scene = Scene(world, device)
     rng = np.random.default_rng(seed + RIG_SEED_OFFSET)
     rig = jittered_surround(rng, width, height)

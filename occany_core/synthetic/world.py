@@ -31,9 +31,13 @@ class StreetWorld:
     Fields: `seed`, `roads` (the first is the ego road), `style`, `ground` (on the CPU), `lean` of
     the ego vehicle, and `primitives` in street coordinates, those beside the carriageways raised
     by the kerb.
+
+    Args:
+        seed: Decides everything.
+        lean: How many times as strongly as usual the ego vehicle leans.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, lean: float = 1.0) -> None:
         rng = np.random.default_rng(seed)
         builder = PrimitiveBuilder(rng)
         self.seed = seed
@@ -42,7 +46,7 @@ class StreetWorld:
         StreetFiller(builder, self.roads, self.style).fill()
         relief = draw_relief(np.random.default_rng(seed + RELIEF_SEED_OFFSET))
         self.ground = Ground(relief, map_edges(self.roads))
-        self.lean = draw_lean(np.random.default_rng(seed + LEAN_SEED_OFFSET))
+        self.lean = draw_lean(np.random.default_rng(seed + LEAN_SEED_OFFSET), lean)
         self.primitives = builder.pack()
         _raise_by_kerb(self.primitives, self.ground)
 

@@ -22,7 +22,7 @@ from occany_core.training.views import choose_views, num_pictures
 
 LEAST_DEPTH = 0.3
 """Nearer surfaces are not compared [m]."""
-GROUND_BAND, GROUND_RISE, FARTHEST_GROUND = 0.3, 0.03, 40.0
+GROUND_BAND, GROUND_RISE, FARTHEST_GROUND = 0.3, 0.05, 40.0
 """Surfaces so near to the level ground of a rig, in metres and per metre of range, are taken for
 ground; up to this range [m]."""
 
