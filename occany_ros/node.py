@@ -184,6 +184,7 @@ class OccAnyNode(LifecycleNode):
         self._status.most_spread = settings.core.scale.max_spread
         self._sync = Synchroniser(self._settings.sync)
         self._last_set_s = None
+        self._finished = None
         self._outputs.reset()
         self._inference.begin()
         self._status.start()

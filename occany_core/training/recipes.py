@@ -67,7 +67,7 @@ def tiny() -> Recipe:
             plain=1.0,
             sky=1.0,
             pose=0.1,
-            ground=0.5,
+            ground=1.0,
             forcing=0.1,
             teacher=STREETS,
             prompts=PromptSettings(number=4),
@@ -76,6 +76,7 @@ def tiny() -> Recipe:
         ),
         optimiser=Optimiser(lowest_rate=1e-5, clip=1.0, average=0.999),
         calibrated=0.7,
+        tilt=0.5,
     )
 
 

@@ -142,6 +142,8 @@ def test_what_cannot_be_rendered_is_refused_in_words(caller):
         assert words in refusal(**request)
     assert node.trigger_deactivate() == SUCCESS
     assert "ros2 lifecycle set /occany activate" in refusal(poses=[pose_at(0.0, 0.0)])
+    assert node.trigger_activate() == SUCCESS
+    assert "there is no grid yet" in refusal(poses=[pose_at(0.0, 0.0)])
 
 
 def test_a_slow_rendering_is_answered_in_time_and_grids_go_on_after_it(caller, monkeypatch):
