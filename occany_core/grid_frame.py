@@ -23,15 +23,13 @@ def find_ground(
         seen: Points; of the view set at which the grid stands, where the cameras are known.
         grid_from_world: Where the grid is.
         voxels: Settings.
-        told: Whether the network knew the cameras. Then its metres are those of their height, but
-            its ground leans towards the level one that it starts from (`voxels.tilt_gain`).
+        told: Whether the network knew the cameras. Then its metres are those of their height.
     """
     if voxels.ground == "level" or voxels.ground_tolerance == 0:
         return LEVEL
     points = rigid.apply(grid_from_world, seen.points_world.flatten(0, 2))
-    ground = estimate_ground(points, seen.confidence.flatten(), knows_height=told)
-    gain = voxels.tilt_gain if told else 1.0
-    return Ground(ground.rise_x * gain, ground.rise_y)
+    confidence = seen.confidence.flatten(1)
+    return estimate_ground(points.view(*confidence.shape, 3), confidence, knows_height=told)
 
 
 def in_grid(

@@ -233,11 +233,6 @@ class VoxelsConfig:
         "points lower than this above the ground are taken for ground and moved along their ray "
         "onto it [m]; 0 leaves all points as predicted",
     ] = 0.6
-    tilt_gain: Annotated[
-        float,
-        "factor on the forward rise of the estimated ground where the network knows the cameras: "
-        "the bundled weights see half of it or less; 1 for weights that see all",
-    ] = 2.0
     pass_weight: Annotated[
         float, "how much a ray through a cell speaks against it, in points that speak for it"
     ] = 0.5
@@ -273,7 +268,6 @@ class VoxelsConfig:
             self.ground_tolerance,
             "0 or positive",
         )
-        _require(self.tilt_gain >= 0, "voxels.tilt_gain", self.tilt_gain, "0 or positive")
         _require(self.pass_weight >= 0, "voxels.pass_weight", self.pass_weight, "0 or positive")
         _require(
             self.min_rendered_points >= 1,

@@ -16,10 +16,11 @@ LEAST_CONFIDENCE = 1.5
 HALF_BAND, BAND_GROWTH = 0.25, 0.02
 """Points this near to the ground found so far, in metres and per metre of range, count."""
 ROUNDS = 5
-PRIOR = 0.0125
-"""What speaks for level ground, of the weight of all points that count, 20 m away: as much as 20
-points with an error of 0.15 m leave open where the tilt is 1.5 % by nature. Errors of neighbouring
-points are alike, so more of them do not say more; ground of a few metres says little."""
+PRIOR = 0.02
+"""What speaks for level ground against one view, of the weight of all points that count, 20 m
+away: as much as 12 points with an error of 0.15 m leave open where the tilt is 1.5 % by nature.
+Errors of neighbouring points are alike, so more of them do not say more; more views do, and ground
+of a few metres says little."""
 ARM = 20.0
 LEAST_POINTS = 30
 
@@ -60,7 +61,7 @@ LEVEL = Ground()
 
 
 def estimate_ground(
-    points: Float[Tensor, "P 3"], confidence: Float[Tensor, " P"], *, knows_height: bool = False
+    points: Float[Tensor, "V P 3"], confidence: Float[Tensor, "V P"], *, knows_height: bool = False
 ) -> Ground:
     """Fit a tilted ground to what all cameras see of it.
 
@@ -70,17 +71,19 @@ def estimate_ground(
     then forgotten, for the wheels stand on the ground. Too few points leave the ground level.
 
     Args:
-        points: Observed, all views.
+        points: Observed, of every view.
         confidence: In (1, inf).
         knows_height: The points come from a network that knew how high the cameras are, so that no
             factor is to be expected and no offset is fitted.
     """
+    prior = PRIOR / len(points)
+    points, confidence = points.flatten(0, 1), confidence.flatten()
     reach = points[:, :2].norm(dim=-1)
     counts = (reach > NEAREST) & (reach < FARTHEST) & (confidence > LEAST_CONFIDENCE)
     points, reach = points[counts].double(), reach[counts].double()
     weights = (confidence[counts].double() - 1)[:, None]
     columns = torch.cat([torch.ones_like(points[:, :1]), points[:, :2] / ARM], dim=-1)
-    ease = points.new_tensor([1e-6, PRIOR, PRIOR])
+    ease = points.new_tensor([1e-6, prior, prior])
     if knows_height:
         columns, ease = columns[:, 1:], ease[1:]
     found = torch.zeros_like(ease)
@@ -90,6 +93,6 @@ def estimate_ground(
         if near.sum() < LEAST_POINTS:
             return LEVEL
         chosen, weighed = columns[near], columns[near] * weights[near]
-        prior = weights[near].sum() * torch.diag(ease)
-        found = torch.linalg.solve(weighed.T @ chosen + prior, weighed.T @ points[near, 2])
+        pull = weights[near].sum() * torch.diag(ease)
+        found = torch.linalg.solve(weighed.T @ chosen + pull, weighed.T @ points[near, 2])
     return Ground(float(found[-2]) / ARM, float(found[-1]) / ARM)

@@ -489,10 +489,15 @@ def test_the_tilt_of_the_ground_is_found_among_walls_and_at_any_scale(rise, fact
     walls = torch.tensor(rng.uniform([8, -20, 0.3], [9, 20, 5], (1500, 3))).float()
     points = torch.cat([floor, walls])
     points = centre + (points - centre) * factor  # depth off by a factor
-    found = estimate_ground(points, torch.full((len(points),), 2.0))
+    found = estimate_ground(of_views(points), of_views(torch.full((len(points),), 2.0)))
     assert (found.rise_x, found.rise_y) == pytest.approx(rise, abs=0.004)
     exact = truth.attract(floor + torch.tensor([0, 0, 0.1]), centre, 0.3)
     assert truth.height_of(exact).abs().max() < 1e-4
+
+
+def of_views(points: torch.Tensor) -> torch.Tensor:
+    """Share points out to five views."""
+    return points.unflatten(0, (5, -1))
 
 
 def leaning_floor(rise: tuple[float, float]) -> torch.Tensor:
@@ -505,10 +510,10 @@ def test_where_the_height_is_known_ground_is_not_lifted(rise):
     """A strip ahead that rises could be ground farther up; a known height says that it leans."""
     floor = leaning_floor(rise)
     confidence = torch.full((len(floor),), 2.0)
-    found = estimate_ground(floor, confidence, knows_height=True)
+    found = estimate_ground(of_views(floor), of_views(confidence), knows_height=True)
     assert (found.rise_x, found.rise_y) == pytest.approx(rise, abs=0.002)
     ahead = (floor[:, 0] > 8) & (floor[:, 1].abs() < 4)
-    strip, trust = floor[ahead], confidence[ahead]
+    strip, trust = floor[None, ahead], confidence[None, ahead]
     known = estimate_ground(strip, trust, knows_height=True).rise_x
     assert abs(known - rise[0]) < abs(estimate_ground(strip, trust).rise_x - rise[0])
 
@@ -517,21 +522,29 @@ def test_confident_points_say_more_about_the_ground():
     right, wrong = leaning_floor((0.02, 0.0)), leaning_floor((-0.01, 0.0))
     points = torch.cat([right, wrong])
     confidence = torch.cat([torch.full((len(right),), 20.0), torch.full((len(wrong),), 2.0)])
-    assert estimate_ground(points, confidence).rise_x > 0.015
+    assert estimate_ground(of_views(points), of_views(confidence)).rise_x > 0.015
 
 
-def test_the_gain_is_for_networks_that_know_the_cameras():
-    floor = leaning_floor((0.01, 0.01))[None, None]
+def test_many_views_say_more_about_the_ground_than_one():
+    floor = leaning_floor((0.02, 0.0))
+    floor = floor[floor[:, :2].norm(dim=-1) < 10][:300]
+    trust = torch.full((300,), 2.0)
+    one = estimate_ground(floor[None], trust[None], knows_height=True).rise_x
+    many = estimate_ground(of_views(floor), of_views(trust), knows_height=True).rise_x
+    assert 0 < one < 0.9 * many < 0.9 * 0.0201
+
+
+def test_the_ground_of_all_views_is_found_unless_it_is_to_be_level():
+    floor = of_views(leaning_floor((0.01, -0.01)))[:, None]
     seen = Pointmaps(floor, floor, torch.full(floor.shape[:-1], 2.0))
-    settings = VoxelsConfig(tilt_gain=2.0)
-    plain = find_ground(seen, torch.eye(4), settings, told=False)
-    told = find_ground(seen, torch.eye(4), settings, told=True)
-    assert (plain.rise_x, plain.rise_y) == pytest.approx((0.01, 0.01), abs=0.002)
-    assert (told.rise_x, told.rise_y) == pytest.approx((0.02, 0.01), abs=0.004)
+    found = find_ground(seen, torch.eye(4), VoxelsConfig(), told=True)
+    assert (found.rise_x, found.rise_y) == pytest.approx((0.01, -0.01), abs=0.001)
+    for settings in (VoxelsConfig(ground="level"), VoxelsConfig(ground_tolerance=0.0)):
+        assert find_ground(seen, torch.eye(4), settings, told=True) == LEVEL
 
 
 def test_ground_that_nobody_sees_is_level():
-    few = torch.tensor([[5.0, 0.0, 0.3]]).expand(20, 3)
-    assert estimate_ground(few, torch.full((20,), 2.0)) == LEVEL
-    doubted = torch.tensor([[5.0, 0.0, 0.3]]).expand(200, 3)
-    assert estimate_ground(doubted, torch.full((200,), 1.2)) == LEVEL
+    few = torch.tensor([5.0, 0.0, 0.3]).expand(1, 20, 3)
+    assert estimate_ground(few, torch.full((1, 20), 2.0)) == LEVEL
+    doubted = torch.tensor([5.0, 0.0, 0.3]).expand(1, 200, 3)
+    assert estimate_ground(doubted, torch.full((1, 200), 1.2)) == LEVEL
