@@ -68,6 +68,7 @@ def _facts(model: Model, training: dict) -> str:
         ("Promptable features", "yes" if config.segmentation_dims else "no"),
         ("Classes", config.prompt_classes or "none"),
         ("Data", training.get("data")),
+        ("Started from", training.get("start")),
         ("Seeds", training.get("training_seeds")),
         ("Steps", training.get("steps")),
         ("Compared views", training.get("views")),

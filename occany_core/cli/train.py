@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from occany_core.checkpoints import load_model, save_model
-from occany_core.checkpoints.store import choose_device
+from occany_core.checkpoints.store import choose_device, weights_path
 from occany_core.errors import ConfigError
 from occany_core.network import OccAnyNetwork
 from occany_core.training.loop import Training
@@ -20,6 +20,7 @@ from occany_core.training.ranks import joined, whole_weights
 from occany_core.training.recipe import Recipe
 from occany_core.training.recipes import RECIPES
 from occany_core.training.segmentation import chosen_teacher
+from occany_core.training.start import Start
 from occany_core.training.supply import SupplyPlan, supplied
 
 NAME = "train"
@@ -89,27 +90,59 @@ def run(arguments: argparse.Namespace) -> None:
         InputError: Data that cannot be used, or too many faults.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    _set_threads(arguments.threads)
     torch.set_float32_matmul_precision("high")
     recipe = _recipe(arguments)
     device = choose_device(arguments.device)
-    weights = None
-    if arguments.init:
-        weights = load_model(arguments.init, "cpu").network.state_dict()
+    start = _start(arguments)
+    _make_folder(arguments.out)
     with joined(device, "shard" if arguments.shard else "replicate") as ranks:
         say = _say if ranks.is_first else _keep_quiet
         teacher = chosen_teacher(recipe, ranks.device)
         with supplied(_plan(arguments, device), recipe, ranks, say) as supply:
-            training = Training(recipe, supply, arguments.out, ranks, teacher, weights)
+            training = Training(recipe, supply, arguments.out, ranks, teacher, start)
+            was_finished = training.is_finished
             if training.new_parts and ranks.is_first:
                 print(f"\nnot in {arguments.init}, so new: {', '.join(training.new_parts)}")
             training.run(60 * arguments.stop_after, say)
         final = whole_weights(training.network)
+        if ranks.is_first and was_finished:
+            print(
+                f"\n{arguments.out} holds this run, finished after {training.progress.steps} "
+                "steps; nothing was trained"
+            )
         if ranks.is_first and training.is_finished:
-            _write(final, training, arguments.out / f"{recipe.name}.safetensors")
+            path = arguments.out / f"{recipe.name}.safetensors"
+            if not (was_finished and path.exists() and path.with_suffix(".json").exists()):
+                _write(final, training, path)
         elif ranks.is_first:
             print(f"\nstopped at step {training.progress.steps}; the same command goes on")
+
+
+def _set_threads(threads: int) -> None:
+    if threads < 0:
+        raise ConfigError(
+            f"--threads is {threads}; give a number of CPU threads, or 0 for PyTorch's choice"
+        )
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"-o {folder} cannot be the folder of a run ({error.strerror}); name another"
+        ) from error
+
+
+def _start(arguments: argparse.Namespace) -> Start:
+    is_rendered = arguments.data == "synth"
+    if not arguments.init:
+        return Start(is_rendered=is_rendered)
+    model, name = load_model(arguments.init, "cpu"), weights_path(arguments.init).name
+    return Start(model.network.state_dict(), name, model.sha256, is_rendered)
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:

@@ -20,6 +20,7 @@ from occany_core.config.groups import (
 )
 from occany_core.config.settings import (
     Setting,
+    as_float,
     dump_config,
     from_flat,
     load_config,
@@ -40,6 +41,7 @@ __all__ = [
     "Setting",
     "VoxelsConfig",
     "WindowConfig",
+    "as_float",
     "dump_config",
     "from_flat",
     "load_config",

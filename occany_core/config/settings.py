@@ -4,6 +4,7 @@
 import dataclasses
 import difflib
 import math
+import re
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ import yaml
 
 from occany_core.config.groups import OccAnyConfig, Scalar
 from occany_core.errors import ConfigError
+
+_EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)e[+-]?\d+", re.IGNORECASE)
+"""Numbers like 4e-4 or 1.5e3, which YAML takes for texts for want of a point or a sign."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +60,13 @@ def settings() -> list[Setting]:
     return found
 
 
+def as_float(value: object) -> object:
+    """Return whole numbers, and texts like 4e-4, as fractions; anything else as it is."""
+    is_whole = type(value) is int and abs(value) < 2**53
+    is_text = isinstance(value, str) and _EXPONENT.fullmatch(value)
+    return float(value) if is_whole or is_text else value
+
+
 def _coerce(setting: Setting, value: object, place: str) -> Scalar:
     """Accept exact types, whole numbers for floats, and lists for tuples; refuse the rest."""
     where = f"{setting.path} in {place}" if place else setting.path
@@ -67,8 +78,8 @@ def _coerce(setting: Setting, value: object, place: str) -> Scalar:
             raise ConfigError(f"{where} is {value!r}; it must be a list of {wanted}")
         item = dataclasses.replace(setting, type=setting.item_type)
         return tuple(_coerce(item, part, place) for part in value)
-    if wanted is float and type(value) is int and abs(value) < 2**53:
-        return float(value)
+    if wanted is float:
+        value = as_float(value)
     if type(value) is not wanted:
         raise ConfigError(f"{where} is {value!r}; it must be of type {wanted.__name__}")
     if wanted is float and not math.isfinite(value):

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from occany_core.errors import ConfigError
 from occany_core.network import OccAnyNetwork
 from occany_core.training import ranks as processes
 from occany_core.training.average import AveragedWeights
@@ -29,9 +28,12 @@ from occany_core.training.journal import Journal, progress_line
 from occany_core.training.learner import Learner, Terms
 from occany_core.training.ranks import Ranks
 from occany_core.training.recipe import Recipe, Stage
+from occany_core.training.same_run import check_same_run, origin_going_on
 from occany_core.training.schedule import RateSchedule, parameter_groups
 from occany_core.training.segmentation import Teacher
 from occany_core.training.start import (
+    RENDERED,
+    Start,
     centre_confidence,
     check_stages,
     compile_blocks,
@@ -67,12 +69,13 @@ class Training:
         folder: Of the run; one that holds a state goes on from it.
         ranks: The processes that take part; one by default, on the CPU.
         teacher: Features for Segmentation Forcing, and to be prompted on.
-        weights: To start from, by name, instead of random ones; missing ones stay random, and
-            `new_parts` names them.
+        start: Weights to start from instead of random ones, and where the samples come from;
+            `new_parts` names what these weights lack.
 
     Raises:
-        ConfigError: The folder belongs to another recipe, a stage asks for what is not there, or
-            the weights have parts that the network has not.
+        ConfigError: The folder belongs to another recipe or to a run from other weights
+            (`check_same_run` says what may differ), a stage asks for what is not there, or the
+            weights have parts that the network has not.
         CheckpointError: The state in the folder is damaged.
     """
 
@@ -83,7 +86,7 @@ class Training:
         folder: Path,
         ranks: Ranks | None = None,
         teacher: Teacher | None = None,
-        weights: dict[str, Tensor] | None = None,
+        start: Start | None = None,
     ) -> None:
         self.recipe, self.supply, self.folder, self.teacher = recipe, supply, folder, teacher
         self.ranks = Ranks(torch.device("cpu")) if ranks is None else ranks
@@ -93,6 +96,8 @@ class Training:
         self.faults: ErrorBudget = supply.pool.budget
         self.progress = Progress()
         self.new_parts: tuple[str, ...] = ()
+        start = Start() if start is None else start
+        self.origin = start.origin(supply.folder)
         torch.manual_seed(recipe.seed)
         if (folder / "state.pt").exists():
             self._resume(read_state(folder / "state.pt"))
@@ -101,8 +106,8 @@ class Training:
         check_stages(network, recipe)
         if has_prior(network):
             set_prior(network, supply.pool)
-        if weights is not None:
-            self.new_parts = start_from(network, weights)
+        if start.weights is not None:
+            self.new_parts = start_from(network, start.weights)
         self._open_stage(network, is_new=True)
 
     # --- stages ---------------------------------------------------------------------------------
@@ -291,9 +296,12 @@ class Training:
 
     def summary(self) -> dict:
         """Return what a card says about this run."""
+        data = self.origin.data
+        only = " only; no real picture was seen in this run" if data == (RENDERED,) else ""
         return {
             "recipe": dataclasses.asdict(self.recipe),
-            "data": "procedural streets only; no real picture was seen",
+            "data": " and ".join(data) + only,
+            "start": self.origin.start_in_words,
             "steps": self.progress.steps,
             "views": self.progress.views,
             "rendered_views": self.supply.pool.added_views,
@@ -319,18 +327,17 @@ class Training:
             faults=self.faults.spent,
             torch_random=torch.get_rng_state(),
             device_random=torch.cuda.get_rng_state() if is_cuda else None,
+            recipe_values=dataclasses.asdict(self.recipe),
+            origin=self.origin,
         )
         if self.ranks.is_first:
             write_state(state, self.folder / "state.pt")
         self.ranks.wait()
 
     def _resume(self, state: RunState) -> None:
-        if state.recipe != self.recipe.name:
-            raise ConfigError(
-                f"{self.folder} holds a run of the recipe {state.recipe}, not {self.recipe.name}; "
-                "choose another folder"
-            )
+        check_same_run(state, self.recipe, self.origin, self.folder)
         self.progress = state.progress
+        self.origin = origin_going_on(state, self.origin, is_finished=self.is_finished)
         self._rebuild(state.weights, is_new=False)
         if state.optimiser is not None:
             self.average.restore(state.average)

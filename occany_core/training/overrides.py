@@ -3,17 +3,14 @@
 
 import dataclasses
 import difflib
-import re
 import types
 import typing
 from typing import Any, TypeVar
 
-from occany_core.config import read_assignment
+from occany_core.config import as_float, read_assignment
 from occany_core.errors import ConfigError
 
 Tree = TypeVar("Tree")
-_EXPONENT = re.compile(r"[+-]?\d+e[+-]?\d+", re.IGNORECASE)
-"""Numbers like 4e-4, which YAML takes for texts because they have no point."""
 
 
 def with_overrides(recipe: Tree, assignments: list[str]) -> Tree:
@@ -60,10 +57,8 @@ def _checked(wanted: Any, value: object, path: str) -> object:
         items = [parts[0]] * len(value) if parts[-1] is ... else parts
         if len(items) == len(value):
             return tuple(_checked(t, v, path) for t, v in zip(items, value, strict=True))
-    if wanted is float and type(value) is int:
-        return float(value)
-    if wanted is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return float(value)
+    if wanted is float:
+        value = as_float(value)
     if origin is None and type(value) is wanted:
         return value
     name = getattr(wanted, "__name__", str(wanted)) if origin is None else str(wanted)

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a stage starts from: which parameters learn, the mean scene, the reconstruction's copy."""
+"""What runs and stages start from: weights, what learns, the mean scene, the reconstruction."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ from occany_core.training.batches import LEAST_DEPTH, Batch, points_on_rays
 from occany_core.training.learner import observed_confidence
 from occany_core.training.pool import Pool
 from occany_core.training.recipe import Recipe, Stage
+from occany_core.training.state import Origin
 
 PRIOR_SAMPLES = 300
 FAR = 60.0
@@ -23,6 +26,27 @@ FAR = 60.0
 LEAST_HITS = 20
 CONDITIONING = "novel_view_encoder.merge.weight"
 """Merges what novel views are conditioned on, the oldest modalities first."""
+RENDERED = "procedural streets"
+RANDOM = "random weights"
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run begins with, besides its recipe."""
+
+    weights: dict[str, Tensor] | None = None
+    """By name, instead of random ones; missing ones stay random."""
+    name: str = RANDOM
+    """Of the weights."""
+    sha256: str = ""
+    """Of the weights."""
+    is_rendered: bool = False
+    """The samples are streets that are rendered for this run, not shards of somebody's folder."""
+
+    def origin(self, shards: Path) -> Origin:
+        """Return what is written down of it, with the name of the folder of shards."""
+        data = RENDERED if self.is_rendered else f"shards of {shards.resolve().name}"
+        return Origin(data=(data,), start=self.name, sha256=self.sha256)
 
 
 def has_prior(network: OccAnyNetwork) -> bool:

@@ -40,6 +40,23 @@ def share_passed(stage: Stage, progress: Progress) -> float:
     return progress.stage_seconds / (60 * stage.minutes)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a run was made from, besides its recipe."""
+
+    data: tuple[str, ...]
+    """Where its samples came from, in the order of use."""
+    start: str
+    """Name of the weights that it started from."""
+    sha256: str = ""
+    """Of these weights; empty where they were random or nobody wrote them down."""
+
+    @property
+    def start_in_words(self) -> str:
+        """The weights, as a card and a message name them."""
+        return f"{self.start} (sha256 {self.sha256[:12]})" if self.sha256 else self.start
+
+
 @dataclass
 class RunState:
     """Everything that is needed to go on."""
@@ -56,12 +73,17 @@ class RunState:
     faults: int
     torch_random: Tensor
     device_random: Tensor | None
+    recipe_values: dict | None = None
+    """The whole recipe as plain data; None in states of earlier versions."""
+    origin: Origin | None = None
+    """None in states of earlier versions."""
 
 
 def write_state(state: RunState, path: Path) -> None:
     """Write a state; an interruption leaves the previous one."""
     unfinished = path.with_name(f".{path.name}")
     values = vars(state) | {"progress": asdict(state.progress)}
+    values["origin"] = state.origin and asdict(state.origin)
     with unfinished.open("wb") as file:
         torch.save(values, file)
         file.flush()
@@ -77,7 +99,10 @@ def read_state(path: Path) -> RunState:
     """
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
-        return RunState(**values | {"progress": Progress(**values["progress"])})
+        values["progress"] = Progress(**values["progress"])
+        if values.get("origin") is not None:
+            values["origin"] = Origin(**values["origin"])
+        return RunState(**values)
     except _UNREADABLE as error:
         raise CheckpointError(
             f"{path} is no state of a run of this version ({error}); start in another folder"

@@ -79,6 +79,20 @@ def test_a_file_changes_only_what_it_names(tmp_path):
     assert isinstance(config.voxels.resolution, float)
 
 
+@pytest.mark.parametrize("text", ["1e2", "1E+2", "1.0e2", "10.e1", ".1e3", "+1000e-1"])
+def test_numbers_with_exponents_need_no_point_and_no_sign(text):
+    config = with_overrides(OccAnyConfig(), [f"voxels.max_range={text}"])
+    assert config.voxels.max_range == 100.0
+    shifted = with_overrides(config, [f"voxels.origin=[-{text.lstrip('+')}, 0, 0]"])
+    assert shifted.voxels.origin == (-100.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("text", ["1e", "e2", "1e2.5", "1e2 m", "1e999"])
+def test_texts_that_are_no_numbers_stay_refused(text):
+    with pytest.raises(ConfigError, match=r"voxels\.max_range"):
+        with_overrides(OccAnyConfig(), [f"voxels.max_range={text}"])
+
+
 def test_overrides_win_in_order():
     config = with_overrides(OccAnyConfig(), ["novel_views.steps=2", "novel_views.steps=3"])
     assert config.novel_views.steps == 3
@@ -112,6 +126,7 @@ WRONG = {
     "bool for a number": ({"voxels.max_range": True}, "type float"),
     "bool for a count": ({"window.view_sets": True}, "type int"),
     "number for a switch": ({"voxels.carve_free": 1}, "type bool"),
+    "exponent for a count": ({"window.view_sets": "1e1"}, "type int"),
     "fraction for a count": ({"window.view_sets": 1.5}, "type int"),
     "fraction in a shape": ({"voxels.shape": [1, 2, 2.5]}, "type int"),
     "too short": ({"voxels.origin": [1, 2]}, "list of 3"),

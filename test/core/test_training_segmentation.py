@@ -38,7 +38,7 @@ from occany_core.training.prompts import PromptSettings
 from occany_core.training.recipe import Draw, Recipe
 from occany_core.training.recipes import RECIPES, SEGMENTATION_PARTS
 from occany_core.training.segmentation import StreetFeatures, chosen_teacher
-from occany_core.training.start import has_prior, learns, set_prior, start_from
+from occany_core.training.start import Start, has_prior, learns, set_prior, start_from
 
 PAIR = Draw(kind="sequence", views=(2, 2))
 PROMPTS = PromptSettings(number=4, least_cells=4)
@@ -340,7 +340,8 @@ def finished(folder, what: Recipe, stops: tuple[int, ...] = (), weights=None) ->
     teacher = chosen_teacher(what, CPU)
 
     def training() -> Training:
-        return Training(what, supply(folder, labelled()), folder, None, teacher, weights)
+        start = Start(weights)
+        return Training(what, supply(folder, labelled()), folder, None, teacher, start)
 
     for steps in stops:
         part = training()
