@@ -14,7 +14,7 @@ from torch import Tensor
 from occany_core.checkpoints import Model
 from occany_core.config import OccAnyConfig, from_flat
 from occany_core.evaluation.metrics import OccupancyCounts, count_occupancy
-from occany_core.evaluation.synthocc import view_sets
+from occany_core.evaluation.synthocc import check_grid, view_sets
 from occany_core.network import Tokens
 from occany_core.observation import EncodedSet, compute_dtype, encode
 from occany_core.pipeline import Scene, reconstruct
@@ -64,11 +64,16 @@ def measure(
         limit: Number of scenes.
         config: Settings; the grid must stay the one of SynthOcc.
         progress: Called with scenes done and scenes in all.
+
+    Raises:
+        ConfigError: The grid is another one.
     """
+    config = config or OccAnyConfig()
+    check_grid(config)
     errors: dict[str, list[tuple[float, float]]] = {}
     counts = dict.fromkeys((*DTYPES, "agreement"), OccupancyCounts())
     for done, truth in enumerate(scenes("surround", limit)):
-        runs = [_run(model, truth, config or OccAnyConfig(), dtype) for dtype in DTYPES]
+        runs = [_run(model, truth, config, dtype) for dtype in DTYPES]
         for (name, wide), (_, half) in zip(*(_stages(*run) for run in runs), strict=True):
             errors.setdefault(name, []).append(_difference(wide, half))
         occupied = truth.semantics != SemanticClass.FREE

@@ -43,20 +43,28 @@ class Model:
         return self.card["files"][0]["sha256"]
 
 
-def choose_device(device: str) -> torch.device:
+def choose_device(device: str | torch.device) -> torch.device:
     """Resolve `auto`.
 
     Raises:
-        ConfigError: A GPU is asked for and there is none.
+        ConfigError: There is no such kind of device, or no such GPU.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        chosen = None
+    # PyTorch takes cuda:300 for cuda:44.
+    if chosen is None or chosen.type not in ("cpu", "cuda") or str(chosen) != str(device):
+        raise ConfigError(f"the device is '{device}'; it must be cpu, cuda, cuda:N or auto")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        remedy = "a lower N" if count else "a CUDA build of PyTorch"
         raise ConfigError(
-            f"runtime.device is {device}, but PyTorch sees no GPU; use cpu or auto, or "
-            "install a CUDA build"
+            f"the device is {device}, but PyTorch counts {count} GPUs; use cpu, auto or {remedy}"
         )
-    return torch.device(device)
+    return chosen
 
 
 def save_model(network: OccAnyNetwork, card: dict, path: Path, *, half: bool = False) -> None:
@@ -99,7 +107,7 @@ def save_weights(
             raise CheckpointError(
                 f"{name} holds values that float16 cannot hold; store it in float32"
             )
-    with _complete_or_absent(path) as unfinished:
+    with complete_or_absent(path) as unfinished:
         try:
             save_file(_without_sharing(stored), unfinished)
         except SafetensorError as error:
@@ -112,14 +120,14 @@ def save_weights(
 
 def write_card(path: Path, card: dict) -> None:
     """Write the card of a weights file."""
-    with _complete_or_absent(path.with_suffix(".json")) as unfinished:
+    with complete_or_absent(path.with_suffix(".json")) as unfinished:
         unfinished.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager
-def _complete_or_absent(path: Path) -> Iterator[Path]:
+def complete_or_absent(path: Path) -> Iterator[Path]:
     """Give a name to write to; the file gets its own when the block ends without a failure."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
     try:
         yield unfinished
         unfinished.replace(path)
@@ -155,13 +163,13 @@ def write_metrics(checkpoint: str | Path, protocol: str, metrics: dict) -> None:
     write_card(path, card)
 
 
-def load_model(checkpoint: str | Path = "default", device: str = "auto") -> Model:
+def load_model(checkpoint: str | Path = "default", device: str | torch.device = "auto") -> Model:
     """Load a checkpoint.
 
     Args:
         checkpoint: `default` for the weights shipped with the package, or the path of a
             `.safetensors` file with its `.json` card beside it.
-        device: cpu, cuda, cuda:N or auto.
+        device: cpu, cuda, cuda:N, auto or a `torch.device`.
 
     Raises:
         CheckpointError: The file or its card is missing, damaged, or they do not belong together.

@@ -20,7 +20,7 @@ from occany_core.cli.ablation_report import DATA, Report, table, write_report
 from occany_core.config import OccAnyConfig, from_flat, to_flat
 from occany_core.errors import ConfigError
 from occany_core.evaluation import score_table, view_augmentation
-from occany_core.evaluation.synthocc import evaluate
+from occany_core.evaluation.synthocc import check_grid, evaluate
 from occany_core.evaluation.view_augmentation import INGREDIENTS, VariantScore
 from occany_core.training.ablations import FULL, Variant, variants, with_minutes
 from occany_core.training.overrides import with_overrides
@@ -36,6 +36,7 @@ CPU_VIEWS = 8
 PLAN = "plan.json"
 SCORES = "scores.json"
 SWEEP = "ttva.json"
+OPTIONS = ("out", "minutes", "steps", "data", "worlds", "recipe_set")
 
 
 def add_arguments(parser: argparse._ArgumentGroup) -> None:
@@ -89,6 +90,7 @@ class Ablations:
     """The folder of all variants."""
 
     def __init__(self, config: OccAnyConfig, arguments: argparse.Namespace) -> None:
+        check_grid(config)
         self.config, self.folder, self.limit = config, arguments.out, arguments.limit
         self.judged = _judged(self.limit, config)
         self.steps, self.worlds = arguments.steps, arguments.worlds

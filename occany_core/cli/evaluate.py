@@ -7,20 +7,29 @@ from dataclasses import asdict
 from pathlib import Path
 
 from occany_core.checkpoints import load_model, write_metrics
+from occany_core.checkpoints.store import complete_or_absent
 from occany_core.cli import ablations, held_back_streets, settings_arguments
 from occany_core.cli.ablation_report import chart_of_sweep
+from occany_core.cli.view import refuse_foreign
+from occany_core.cli.view_files import check_picture_place, check_place
 from occany_core.config import OccAnyConfig
 from occany_core.evaluation import score_table, view_augmentation
 from occany_core.evaluation.segmentation import evaluate_masks
 from occany_core.evaluation.synthocc import WITHOUT_PROBE, evaluate
 from occany_core.evaluation.view_augmentation import INGREDIENTS
 from occany_core.picture.charts import save_charts
-from occany_core.picture.page import check_format
 from occany_core.semantics.class_probe import known_classes
 
 NAME = "evaluate"
 HELP = "score a model, or a way to train it, on held-back synthetic streets"
 EXAMPLE = "occany evaluate synthocc --limit 20 --json"
+FOREIGN = {
+    "synthocc": ("plot", *ablations.OPTIONS),
+    "masks": ("markdown", "plot", *ablations.OPTIONS),
+    "ttva": ("markdown", *ablations.OPTIONS),
+    "ablations": ("model", "write_card", "markdown", "plot"),
+}
+"""Options that have no effect there."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     settings_arguments.add_arguments(parser)
     ablations.add_arguments(parser.add_argument_group("ablations"))
+    names = {name for foreign in FOREIGN.values() for name in foreign}
+    parser.set_defaults(option_defaults={name: parser.get_default(name) for name in names})
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -55,9 +66,14 @@ def run(arguments: argparse.Namespace) -> None:
 
     Raises:
         ConfigError: The limit is out of range, or an option cannot be.
+        InputError: An option of another protocol, or a place where no file can be written.
     """
+    protocol = arguments.protocol
+    refuse_foreign(arguments, FOREIGN[protocol], f"{NAME} {protocol}")
     held_back_streets.check(arguments)
-    PROTOCOLS[arguments.protocol](settings_arguments.read(arguments), arguments)
+    check_place(arguments.markdown)
+    check_picture_place(arguments.plot)
+    PROTOCOLS[protocol](settings_arguments.read(arguments), arguments)
 
 
 def _synthocc(config: OccAnyConfig, arguments: argparse.Namespace) -> None:
@@ -96,8 +112,6 @@ def _masks(config: OccAnyConfig, arguments: argparse.Namespace) -> None:
 
 def _ttva(config: OccAnyConfig, arguments: argparse.Namespace) -> None:
     """Score one ingredient of view augmentation after the other."""
-    if arguments.plot:
-        check_format(arguments.plot)
     model = load_model(arguments.model, config.runtime.device)
     scores = view_augmentation.sweep(
         model,
@@ -114,7 +128,8 @@ def _ttva(config: OccAnyConfig, arguments: argparse.Namespace) -> None:
             f"{one.seconds:9.2f}"
         )
     if arguments.plot:
-        save_charts(arguments.plot, [chart_of_sweep(scores)], "What rendered views are worth")
+        with complete_or_absent(arguments.plot) as unfinished:
+            save_charts(unfinished, [chart_of_sweep(scores)], "What rendered views are worth")
         print(f"wrote {arguments.plot}")
     if arguments.write_card:
         write_metrics(arguments.model, "ttva", {one.name: one.ratios for one in scores})

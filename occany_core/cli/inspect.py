@@ -11,6 +11,7 @@ from occany_core.checkpoints.checksum import sha256_of
 from occany_core.checkpoints.conversion import parts_of
 from occany_core.checkpoints.torch_file import read_torch_file
 from occany_core.cli.model_card import write_card_page
+from occany_core.cli.view_files import check_place
 from occany_core.errors import InputError
 from occany_core.results import load_grid, load_scene
 from occany_core.voxels import VoxelGrid
@@ -38,6 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Print one fact per line, or write the card of weights as a page."""
     path = Path(arguments.thing)
     if arguments.card is not None:
+        check_place(arguments.card)
         write_card_page(load_model(arguments.thing, device="cpu"), arguments.card)
         print(f"wrote {arguments.card}")
         return

@@ -68,9 +68,17 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.debug:
             raise
         # One line, even where a parser's own message has several.
-        print(f"occany: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"occany: {' '.join(_sentence(error).split())}", file=sys.stderr)
         return 1
     return 0
+
+
+def _sentence(error: OccAnyError | OSError) -> str:
+    """Say what to do about a file or disk too; our own errors say it already."""
+    if isinstance(error, OccAnyError):
+        return str(error)
+    place, reason = error.filename or "a file", error.strerror or error
+    return f"cannot read or write {place}: {reason}; name another place or free space"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH=VALUE",
         action="append",
         default=[],
-        help="one setting, after --config; may be repeated (--set voxels.resolution=0.2)",
+        help="one setting, after --config; may be repeated (--set novel_views.steps=0)",
     )
 
 

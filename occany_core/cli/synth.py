@@ -2,6 +2,7 @@
 """`occany synth`: pictures of synthetic streets, and SynthOcc in the file layout of Occ3D."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from occany_core.checkpoints.store import choose_device
 from occany_core.errors import ConfigError, InputError
 from occany_core.synthetic.imaging import distorted
 from occany_core.synthetic.occ3d_export import write_scene, write_table
@@ -21,6 +23,7 @@ from occany_core.synthetic.world import StreetWorld
 NAME = "synth"
 HELP = "render synthetic streets, or write SynthOcc as files"
 EXAMPLE = "occany synth render 7 -o street"
+SEEDS = 2**32
 NEAREST_SHADE, FARTHEST_SHADE = 2.0, 80.0  # metres of depth that are white and black in pictures
 
 
@@ -43,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _shared_arguments(parser: argparse.ArgumentParser, work: object) -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--size", type=int, nargs=2, default=(256, 144), metavar=("W", "H"))
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto")
     parser.add_argument(
         "--debug",
         action="store_true",
@@ -57,23 +60,28 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the chosen sub-verb.
 
     Raises:
-        ConfigError: A number is out of range.
-        InputError: The folder holds something already.
+        ConfigError: A number is out of range, or there is no such device.
+        InputError: The folder is a file or holds something already.
     """
     if min(arguments.size) < 16:
         raise ConfigError(f"--size is {tuple(arguments.size)}; both sides must be at least 16")
+    arguments.device = choose_device(arguments.device)
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise InputError(f"{arguments.out} is not a folder; choose another name for -o")
     if arguments.out.exists() and any(arguments.out.iterdir()):
         raise InputError(f"{arguments.out} is not empty; choose another folder for -o")
-    arguments.out.mkdir(parents=True, exist_ok=True)
     arguments.work(arguments)
 
 
 def _render(arguments: argparse.Namespace) -> None:
     """Write a picture and a depth file per camera and moment, and sheet.png."""
-    if arguments.seed < 0 or arguments.frames < 1:
-        raise ConfigError(
-            f"seed is {arguments.seed}, --frames {arguments.frames}; the least are 0 and 1"
-        )
+    if not 0 <= arguments.seed < SEEDS:
+        raise ConfigError(f"seed is {arguments.seed}; it must be between 0 and {SEEDS - 1}")
+    if arguments.frames < 1:
+        raise ConfigError(f"--frames is {arguments.frames}; it must be at least 1")
+    if not all(map(math.isfinite, arguments.distortion or ())):
+        raise ConfigError(f"--distortion is {arguments.distortion}; both numbers must be finite")
+    arguments.out.mkdir(parents=True, exist_ok=True)
     width, height = arguments.size
     rig = named_rig(arguments.rig, width, height)
     world = StreetWorld(arguments.seed)
@@ -120,6 +128,7 @@ def _export(arguments: argparse.Namespace) -> None:
     """Write the first scenes of SynthOcc."""
     if not 1 <= arguments.limit <= SCENE_COUNT:
         raise ConfigError(f"--limit is {arguments.limit}; it must be between 1 and {SCENE_COUNT}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
     scenes = {}
     for done, seed in enumerate(usable_seeds(arguments.limit, arguments.device)):
         name = f"scene-{seed:07d}"

@@ -4,7 +4,9 @@
 import argparse
 from pathlib import Path
 
+from occany_core.checkpoints.store import complete_or_absent
 from occany_core.cli import picture_arguments, training_curves, view_segmentation
+from occany_core.cli.view_files import check_picture_place
 from occany_core.errors import InputError
 from occany_core.live_view import LiveView, show_scene
 from occany_core.picture import save_scene_picture
@@ -72,7 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
         InputError: Options that do not belong to it, or paths that cannot be used.
     """
     what, *paths = arguments.what
-    _check_options(arguments, FOREIGN.get(what, OF_PICTURES))
+    refuse_foreign(arguments, FOREIGN.get(what, OF_PICTURES), f"{NAME} {what}")
     if what not in SEEN and paths:
         raise InputError(
             f"{len(arguments.what)} results were named; name one, or put the word "
@@ -86,13 +88,17 @@ def run(arguments: argparse.Namespace) -> None:
         draw_result(Path(what), arguments)
 
 
-def _check_options(arguments: argparse.Namespace, foreign: tuple[str, ...]) -> None:
-    """Refuse options that would have no effect."""
+def refuse_foreign(arguments: argparse.Namespace, foreign: tuple[str, ...], command: str) -> None:
+    """Refuse options that would have no effect.
+
+    Raises:
+        InputError: One is not as in `arguments.option_defaults`.
+    """
     for name in foreign:
         if getattr(arguments, name) != arguments.option_defaults[name]:
             raise InputError(
-                f"--{name} does nothing for view {arguments.what[0]}; leave it out "
-                "(`occany view --help` says what belongs together)"
+                f"--{name.replace('_', '-')} does nothing for {command}; leave it out "
+                f"(`occany {command.split()[0]} --help` says what belongs together)"
             )
 
 
@@ -101,9 +107,12 @@ def draw_result(result: Path, arguments: argparse.Namespace) -> None:
     if arguments.rerun:
         show_in_rerun(result, arguments.output)
         return
+    check_picture_place(arguments.output)
     if (result / LOG).is_file():
         output = arguments.output or result / training_curves.PICTURE
-        training_curves.save_curves(result, output, arguments.title or f"Training: {result}")
+        with complete_or_absent(output) as unfinished:
+            title = arguments.title or f"Training: {result}"
+            training_curves.save_curves(result, unfinished, title)
         print(f"wrote {output}")
         return
     if result.suffix == Path(GRID).suffix:
@@ -121,5 +130,6 @@ def draw_result(result: Path, arguments: argparse.Namespace) -> None:
                 "--set labels.use=true, or draw it with --colour height"
             )
         classes = load_grid_classes(result if result.is_file() else result / GRID)
-    save_scene_picture(output, pictures, grid, arguments.title or title, captions, classes)
+    with complete_or_absent(output) as unfinished:
+        save_scene_picture(unfinished, pictures, grid, arguments.title or title, captions, classes)
     print(f"wrote {output}")

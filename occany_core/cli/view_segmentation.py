@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 
 from occany_core.checkpoints import Model, load_model
+from occany_core.checkpoints.store import complete_or_absent
 from occany_core.cli import picture_arguments, settings_arguments
+from occany_core.cli.view_files import check_picture_place
 from occany_core.config import LabelsConfig
 from occany_core.datasets.class_tables import load_classes
 from occany_core.errors import ConfigError
@@ -17,7 +19,6 @@ from occany_core.images import seen_part
 from occany_core.observation import encode
 from occany_core.picture.features import compose_features_picture
 from occany_core.picture.instances import compose_instances_picture
-from occany_core.picture.page import check_format
 from occany_core.semantics.class_prompts import TABLE, vocabulary
 from occany_core.semantics.labelling import Labeller
 from occany_core.view_features import check_promptable, promptable_features, see_views
@@ -60,7 +61,8 @@ def draw_features(paths: list[Path], arguments: argparse.Namespace) -> None:
         arguments.title or f"Promptable features of {_place(paths)}  -  model {model.name}",
         pictures.names,
     )
-    Image.fromarray(page).save(output)
+    with complete_or_absent(output) as unfinished:
+        Image.fromarray(page).save(unfinished)
     print(f"wrote {output}")
 
 
@@ -88,7 +90,8 @@ def draw_instances(paths: list[Path], arguments: argparse.Namespace) -> None:
         arguments.title or f"Things found in {_place(paths)}  -  model {model.name}",
         pictures.names,
     )
-    Image.fromarray(page).save(output)
+    with complete_or_absent(output) as unfinished:
+        Image.fromarray(page).save(unfinished)
     print(f"wrote {output}: {sum(len(one.masks) for one in things)} found")
 
 
@@ -121,7 +124,7 @@ def _start(
 ) -> tuple[Path, picture_arguments.Pictures, Model]:
     """Check everything that can be wrong before any work is done."""
     output = arguments.output or Path(f"{what}.png")
-    check_format(output)
+    check_picture_place(output)
     config = settings_arguments.read(arguments)
     pictures = picture_arguments.find(paths, arguments)
     return output, pictures, load_model(arguments.model, config.runtime.device)

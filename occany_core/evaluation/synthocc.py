@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 
 from occany_core.checkpoints import Model
 from occany_core.config import OccAnyConfig, from_flat
+from occany_core.errors import ConfigError
 from occany_core.evaluation import baselines
 from occany_core.evaluation.scene_scores import SceneScores
 from occany_core.images import View
@@ -21,6 +22,7 @@ from occany_core.pipeline import look, reconstruct
 from occany_core.semantics.class_prompts import UNLABELLED
 from occany_core.semantics.labelling import Labeller
 from occany_core.synthetic.classes import SemanticClass
+from occany_core.synthetic.occupancy import OCC3D_GRID
 from occany_core.synthetic.synthocc import SETTINGS, OccupancyScene, scenes
 from occany_core.voxels import VoxelGrid
 
@@ -45,8 +47,12 @@ def evaluate(
         sequence, monocular, and three baselines in each setting: constant_scene, ground_plane and
         exact_depth. Poses are judged where they are predicted, and classes where the network has a
         probe for them.
+
+    Raises:
+        ConfigError: The grid is another one.
     """
     config = from_flat({"window.anchor": "oldest"}, config or OccAnyConfig())
+    check_grid(config)
     judge = _Judge(model, config)
     for setting in SETTINGS:
         for done, truth in enumerate(scenes(setting, limit)):
@@ -54,6 +60,20 @@ def evaluate(
             if progress:
                 progress(setting, done + 1, limit)
     return {name: scores.summary() for name, scores in judge.scores.items()}
+
+
+def check_grid(config: OccAnyConfig) -> None:
+    """See that predicted cells are those of the truth.
+
+    Raises:
+        ConfigError: The grid has another place, number or size of cells.
+    """
+    for name, judged in dataclasses.asdict(OCC3D_GRID).items():
+        value = getattr(config.voxels, name)
+        if value != judged:
+            raise ConfigError(
+                f"voxels.{name} is {value}; SynthOcc is judged with {judged}: leave it out"
+            )
 
 
 class _Judge:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from occany_core.checkpoints import Model
 from occany_core.config import NovelViewsConfig, OccAnyConfig, from_flat
 from occany_core.evaluation.metrics import OccupancyCounts, count_occupancy
-from occany_core.evaluation.synthocc import view_sets
+from occany_core.evaluation.synthocc import check_grid, view_sets
 from occany_core.observation import encode
 from occany_core.pipeline import reconstruct
 from occany_core.synthetic.classes import SemanticClass
@@ -84,10 +84,14 @@ def sweep(
         model: From `load_model`.
         chosen: From `variants`.
         limit: Number of scenes.
-        config: Settings besides the rendered views.
+        config: Settings besides the rendered views; the grid must stay the one of SynthOcc.
         progress: Called with scenes done and scenes in all.
+
+    Raises:
+        ConfigError: The grid is another one.
     """
     base = from_flat({"window.anchor": "oldest", "novel_views.keep_points": False}, config)
+    check_grid(base)
     counts = {variant.name: OccupancyCounts() for variant in chosen}
     seconds = dict.fromkeys(counts, 0.0)
     rendered = dict.fromkeys(counts, 0)

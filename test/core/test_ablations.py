@@ -251,6 +251,11 @@ def test_bad_ablation_options_are_one_sentence(tmp_path, capsys):
     assert "-o DIR" in capsys.readouterr().err
     assert main(["evaluate", "ablations", "-o", str(tmp_path), "--minutes", "0"]) == 1
     assert "above 0" in capsys.readouterr().err
+    out = tmp_path / "out"
+    words = ["evaluate", "ablations", "-o", str(out), "--set", "voxels.resolution=0.2"]
+    assert main(words) == 1
+    assert "voxels.resolution is 0.2; SynthOcc is judged with" in capsys.readouterr().err
+    assert not out.exists()
 
 
 # --- the card -----------------------------------------------------------------------------------

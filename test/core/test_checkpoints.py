@@ -105,7 +105,7 @@ def test_the_shipped_weights_load_and_are_small():
 
 
 def test_devices():
-    assert choose_device("cpu").type == "cpu"
+    assert choose_device("cpu").type == choose_device(torch.device("cpu")).type == "cpu"
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -113,6 +113,19 @@ def test_devices():
 def test_a_gpu_that_is_not_there_is_named(saved):
     with pytest.raises(ConfigError, match="cuda:1"):
         load_model(saved, device="cuda:1")
+
+
+@pytest.mark.parametrize("device", ["foo", "", "cuda:", "cuda:300", "meta", torch.device("meta")])
+def test_other_kinds_of_devices_are_refused(device):
+    with pytest.raises(ConfigError, match=f"the device is '{device}'; it must be cpu, cuda"):
+        choose_device(device)
+
+
+@pytest.mark.parametrize(("count", "device"), [(0, "cuda"), (2, "cuda:2")])
+def test_a_gpu_must_be_one_of_those_that_are_there(monkeypatch, count, device):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    with pytest.raises(ConfigError, match=f"{device}, but PyTorch counts {count} GPUs"):
+        choose_device(device)
 
 
 # --- what does not ------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 
 import json
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -240,10 +242,43 @@ def sixteen_bits(root):
     return [root / "p"], ["deep.png", "8-bit"]
 
 
+def write_black_png(path, width, height, bits):
+    """As Pillow does not: of 16 bits, or without memory for the pixels."""
+    path.parent.mkdir()
+    header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
+    rows = zlib.compress(bytes(min(height * (1 + width * 3 * bits // 8), 100_000)))
+    with path.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for kind, data in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")):
+            file.write(struct.pack(">I", len(data)) + kind + data)
+            file.write(struct.pack(">I", zlib.crc32(kind + data)))
+
+
+def sixteen_bits_of_colour(root):
+    write_black_png(root / "p" / "deep.png", 48, 32, 16)
+    return [root / "p"], ["deep.png", "8-bit"]
+
+
 def tiny_picture(root):
     (root / "p").mkdir()
     Image.new("RGB", (8, 8)).save(root / "p" / "dot.png")
-    return [root / "p"], ["8x8"]
+    return [root / "p"], ["dot.png", "8x8"]
+
+
+def huge_picture(root):
+    write_black_png(root / "p" / "wall.png", 12_000, 9_000, 8)
+    return [root / "p"], ["wall.png", "12000x9000", "100 megapixels"]
+
+
+def pictures_of_one_name(root):
+    pictures = [write_pictures(root / "kit" / camera, 1) / "0.png" for camera in ("a", "b")]
+    return [*pictures, "--rig", "surround"], ["2 pictures are named 0;", "folder of its name"]
+
+
+def picture_beside_cameras(root):
+    write_pictures(root / "p" / "left", 1)
+    write_pictures(root / "p", 1, ["preview.png"])
+    return [root / "p"], ["preview.png", "subfolders of pictures (left)", "move it away"]
 
 
 def too_many_pictures(root):
@@ -327,16 +362,40 @@ def calibration_that_is_no_rotation(root):
     return arguments, ["camera.rig_from_cam", "rotation"]
 
 
+def calibration_with_a_huge_number(root):
+    K = [[10**400, 0, 0], [0, 1, 0], [0, 0, 1]]
+    (root / "k.json").write_text(json.dumps({"camera": {"K": K}}))
+    arguments = [write_pictures(root / "p", 1), "--calibration", root / "k.json"]
+    return arguments, ["camera.K", "3 finite numbers"]
+
+
+def calibration_by_columns(root):
+    K = [[40, 0, 0], [0, 40, 0], [23.5, 15.5, 1]]
+    (root / "k.json").write_text(json.dumps({"camera": {"K": K}}))
+    arguments = [write_pictures(root / "p", 1), "--calibration", root / "k.json"]
+    return arguments, ["camera in ", "k.json", "row by row"]
+
+
+def calibration_of_larger_pictures(root):
+    K = [[1266, 0, 816], [0, 1266, 491], [0, 0, 1]]
+    (root / "k.json").write_text(json.dumps({"camera": {"K": K}}))
+    arguments = [write_pictures(root / "p", 1), "--calibration", root / "k.json"]
+    return arguments, ["0.png (camera)", "(816, 491) lies outside the 48x32 picture"]
+
+
 BAD_INPUTS = [
     missing_folder, empty_folder, no_picture, damaged_picture, text_called_picture, sixteen_bits,
     tiny_picture, too_many_pictures, cameras_with_different_counts, sequence_of_cameras,
     monocular_of_many, folder_and_file, unknown_setting, value_out_of_range, value_that_is_no_yaml,
     missing_config, missing_weights, weights_of_another_kind, weights_without_a_card,
     missing_calibration, calibration_of_another_camera, calibration_with_a_small_matrix,
-    calibration_that_is_no_rotation,
+    calibration_that_is_no_rotation, calibration_with_a_huge_number, calibration_by_columns,
+    calibration_of_larger_pictures, sixteen_bits_of_colour, huge_picture, pictures_of_one_name,
+    picture_beside_cameras,
 ]  # fmt: skip
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("case", BAD_INPUTS)
 def test_bad_input_is_one_sentence_and_leaves_nothing(case, weights, tmp_path, capsys):
     arguments, within = case(tmp_path)
@@ -361,6 +420,8 @@ def test_output_that_is_a_file_or_holds_other_files_is_left_alone(weights, tmp_p
     failure(capsys, code, within=["0.png", "not a folder"])
     code = predict(weights, pictures, "-o", pictures)
     failure(capsys, code, within=["holds other files"])
+    code = predict(weights, pictures, "-o", pictures / "0.png" / "sub")
+    failure(capsys, code, within=["0.png/sub", "Not a directory"])
     assert [path.name for path in pictures.iterdir()] == ["0.png"]
 
 
@@ -369,6 +430,44 @@ def test_bad_results_are_one_sentence(tmp_path, capsys):
     (tmp_path / "bad.npz").write_bytes(b"PK but no archive")
     failure(capsys, main(["inspect", str(tmp_path / "bad.npz")]), within=["bad.npz"])
     failure(capsys, main(["inspect", str(tmp_path / "no.txt")]), within=["no.txt"])
+
+
+def test_a_place_for_a_file_is_sought_before_the_work(weights, tmp_path, capsys, monkeypatch):
+    taken, missing = tmp_path / "taken.png", tmp_path / "no" / "x.png"
+    taken.mkdir()
+    result = str(tmp_path / "no_result")
+    for words in (["view", result, "-o"], ["view", "features", result, "-o"]):
+        failure(capsys, main([*words, str(missing)]), within=["x.png: there is no folder", "no;"])
+        failure(capsys, main([*words, str(taken)]), within=["taken.png: it is a folder"])
+    card = ["inspect", str(tmp_path / "none.safetensors"), "--card"]
+    failure(capsys, main([*card, str(missing)]), within=["x.png: there is no folder"])
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    failure(capsys, main([*card, str(tmp_path / "x.md")]), within=["x.md: you may not"])
+
+
+def test_a_picture_is_written_whole_or_not_at_all(weights, tmp_path, capsys, monkeypatch):
+    assert predict(weights, write_pictures(tmp_path / "p", 1), "-o", tmp_path / "o") == 0
+    capsys.readouterr()
+    (tmp_path / "pages").mkdir()
+    page = tmp_path / "pages" / "street.png"
+
+    def fill_the_disk(picture, file):
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(Image.Image, "save", fill_the_disk)
+        code = main(["view", str(tmp_path / "o"), "-o", str(page)])
+        failure(capsys, code, within=["a file: No space left on device; name another place or"])
+        assert list(page.parent.iterdir()) == []
+    assert main(["view", str(tmp_path / "o"), "-o", str(page)]) == 0
+    assert list(page.parent.iterdir()) == [page]
+
+
+def test_a_failure_of_the_disk_is_one_sentence(tmp_path, capsys):
+    words = ["synth", "render", "3", "-o", str(tmp_path / "file" / "out")]
+    (tmp_path / "file").touch()
+    failure(capsys, main(words), within=["cannot read or write", "file", "Not a directory; name"])
 
 
 def test_debug_shows_where(weights, tmp_path):

@@ -33,7 +33,12 @@ def test_render_writes_pictures_depth_and_a_sheet(tmp_path):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (["synth", "render", "-3"], "seed is -3"),
+        (["synth", "render", "-3"], "seed is -3; it must be between 0 and 4294967295"),
+        (["synth", "render", "99999999999999999999"], "seed is 99999999999999999999"),
+        (["synth", "render", "3", "--frames", "0"], "--frames is 0"),
+        (["synth", "render", "3", "--distortion", "nan", "1"], "--distortion is [nan, 1.0]"),
+        (["synth", "render", "3", "--distortion", "0", "inf"], "--distortion is [0.0, inf]"),
+        (["synth", "render", "3", "--device", "foo"], "the device is 'foo'"),
         (["synth", "render", "3", "--size", "8", "8"], "--size"),
         (["synth", "export", "--limit", "0"], "--limit is 0"),
     ],
@@ -41,12 +46,20 @@ def test_render_writes_pictures_depth_and_a_sheet(tmp_path):
 def test_wrong_numbers_are_refused(tmp_path, capsys, command, words):
     assert main([*command, "-o", str(tmp_path / "out")]) == 1
     assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_last_seed_is_rendered(tmp_path):
+    size = ["--size", "16", "16", "--rig", "front"]
+    assert main(["synth", "render", "4294967295", "-o", str(tmp_path / "out"), *size]) == 0
 
 
 def test_a_folder_in_use_is_refused(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("keep")
     assert main(["synth", "render", "3", "-o", str(tmp_path)]) == 1
     assert "not empty" in capsys.readouterr().err
+    assert main(["synth", "render", "3", "-o", str(tmp_path / "mine.txt")]) == 1
+    assert "mine.txt is not a folder" in capsys.readouterr().err
 
 
 def test_export_reads_back_as_occ3d(tmp_path):

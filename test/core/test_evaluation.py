@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -14,17 +15,24 @@ from strategies import seeds
 from street_views import probed_model, small_street_model
 
 from occany_core import camera, predict, rigid
+from occany_core.bench.precision import measure
 from occany_core.checkpoints import load_model, save_model
 from occany_core.cli import evaluate as evaluate_verb
 from occany_core.cli.ablation_report import chart_of_sweep
 from occany_core.cli.main import main
 from occany_core.config import OccAnyConfig, from_flat
-from occany_core.errors import InputError
+from occany_core.errors import ConfigError, InputError
 from occany_core.evaluation import score_table
 from occany_core.evaluation.baselines import constant_scene, exact_depth, ground_plane
 from occany_core.evaluation.metrics import OccupancyCounts, count_occupancy
 from occany_core.evaluation.scene_scores import SceneScores, exact_depth_at
-from occany_core.evaluation.synthocc import evaluate, judged_labels, uncalibrated, view_sets
+from occany_core.evaluation.synthocc import (
+    check_grid,
+    evaluate,
+    judged_labels,
+    uncalibrated,
+    view_sets,
+)
 from occany_core.evaluation.trajectory_metrics import pose_errors
 from occany_core.evaluation.view_augmentation import VariantScore, sweep, variants
 from occany_core.novel_views import propose_views
@@ -291,6 +299,26 @@ def test_tables_leave_out_what_nobody_has():
     assert lines[2] == "longer name   6.00"
 
 
+@pytest.mark.parametrize("judge", [evaluate, lambda *a: sweep(a[0], [], *a[1:]), measure])
+@pytest.mark.parametrize(
+    ("setting", "value", "judged"),
+    [
+        ("resolution", 0.2, "0.4"),
+        ("origin", [-40, -40, -2], "(-40.0, -40.0, -1.0)"),
+        ("shape", [20, 20, 8], "(200, 200, 16)"),
+    ],
+)
+def test_cells_of_another_grid_are_not_judged(judge, setting, value, judged):
+    config = from_flat({f"voxels.{setting}": value})
+    words = f"voxels.{setting} is {getattr(config.voxels, setting)}; SynthOcc is judged with "
+    with pytest.raises(ConfigError, match=re.escape(f"{words}{judged}: leave it out")):
+        judge(None, 1, config)
+
+
+def test_the_grid_of_the_set_may_be_written_out():
+    check_grid(from_flat({"voxels.resolution": 0.4, "voxels.origin": [-40, -40, -1]}))
+
+
 # --- rendered views -----------------------------------------------------------------------------
 
 
@@ -353,3 +381,31 @@ def test_a_sweep_with_a_plot(tmp_path, monkeypatch):
     assert main([*words, "--plot", str(tmp_path / "ttva.png")]) == 0
     with Image.open(tmp_path / "ttva.png") as picture:
         assert picture.width > 500
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("synthocc --plot x.png", "--plot"),
+        ("synthocc -o out", "--out"),
+        ("masks --markdown x.md", "--markdown"),
+        ("ttva --markdown x.md", "--markdown"),
+        ("ttva --recipe-set views_per_step=1", "--recipe-set"),
+        ("ablations -o out --write-card", "--write-card"),
+        ("ablations -o out --model m.safetensors", "--model"),
+    ],
+)
+def test_options_of_other_protocols_are_refused(words, option, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", *words.split(), "--limit", "0"]) == 1
+    refusal = f"{option} does nothing for evaluate {words.split()[0]}; leave it out"
+    assert refusal in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", ["synthocc --markdown no/x.md", "ttva --plot no/x.png"])
+def test_a_place_for_the_file_is_sought_before_the_work(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluate_verb, "load_model", None)
+    assert main(["evaluate", *words.split()]) == 1
+    assert f"cannot write {words.split()[-1]}: there is no folder no" in capsys.readouterr().err
