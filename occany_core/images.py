@@ -2,8 +2,8 @@
 """Pictures -> network input with matching K (spec 2).
 
 uint8 RGB of any size in; one batch of equal size out, values in [-1, 1]. The first picture of a
-scene sets the size for all of them. What the released programs do with pictures of evaluation data
-sets stands in `calibrated_images`.
+view set sets the size for all of it. What the released programs do with pictures of evaluation
+data sets stands in `calibrated_images`.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,11 @@ from torch import Tensor
 
 from occany_core import camera
 from occany_core.errors import InputError
+from occany_core.view_checks import check_intrinsics, check_picture, check_rigid
 
 STRIDE = 16
-MAX_PIXELS = 100_000_000
-"""Pictures above this are refused before any work."""
-ROTATION_TOLERANCE = 0.01
-"""Calibration files are rounded; products of rotation rows may be off by this."""
+LEAST_SEEN = 0.01
+"""Part of a picture that a mask must leave: poses cannot be told from less."""
 
 INPUT_SIZES = {"occany": (512, STRIDE), "occany_plus": (518, 14)}
 """Long side and patch [px] of the released families (evaluation page 2.1)."""
@@ -92,26 +91,19 @@ class ImageBatch:
     """Pixels that give no points and no rays."""
 
 
-def check_picture(rgb: np.ndarray, place: str) -> None:
-    """Refuse what is not an 8-bit colour picture of a sensible size.
+def check_views(views: object) -> None:
+    """Refuse what is no view set, before anything is asked of its views.
 
     Raises:
-        InputError: Naming the place, what is wrong and what is expected.
+        InputError: Showing what is expected.
     """
-    if (
-        not isinstance(rgb, np.ndarray)
-        or rgb.dtype != np.uint8
-        or rgb.ndim != 3
-        or rgb.shape[2] != 3
-    ):
-        got = f"{rgb.dtype} {rgb.shape}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
-        raise InputError(f"{place}: picture is {got}; expected a uint8 array of shape (H, W, 3)")
-    height, width = rgb.shape[:2]
-    if min(height, width) < STRIDE or height * width > MAX_PIXELS:
+    is_list = isinstance(views, list | tuple)
+    wrong = [type(one).__name__ for one in views if not isinstance(one, View)] if is_list else []
+    if wrong or not is_list:
+        got = f"holds {wrong[0]}" if wrong else f"is {type(views).__name__}"
         raise InputError(
-            f"{place}: picture is {width}x{height}; its sides must be at least {STRIDE} px "
-            "and it may "
-            f"have at most {MAX_PIXELS // 1_000_000} megapixels"
+            f"a view set {got}; it must be a list of `View`, as in predict(model, [[View(rgb)]]) "
+            "or stream.add([View(rgb)])"
         )
 
 
@@ -229,11 +221,11 @@ def segmentation_tensor(
 
 
 def prepare(views: list[View], long_side: int) -> ImageBatch:
-    """Bring the pictures of a scene to one network size.
+    """Bring the pictures of a view set to one network size.
 
     Args:
         views: At least one view; the first sets the size. A portrait picture in a landscape
-            scene (or the reverse) is cropped to the scene's shape.
+            set (or the reverse) is cropped to the set's shape.
         long_side: Long side of the network's picture [px], a multiple of 16.
 
     Raises:
@@ -242,21 +234,24 @@ def prepare(views: list[View], long_side: int) -> ImageBatch:
     if not views:
         raise InputError("no pictures were given; at least one is needed")
     for index, view in enumerate(views):
-        place = f"view {index} ({view.camera or 'unnamed camera'})"
+        place = _place(index, view)
         check_picture(view.rgb, place)
-        _check_intrinsics(view.K, place)
-        _check_rigid(view.rig_from_cam, f"{place}: rig_from_cam")
-        _check_rigid(view.odom_from_rig, f"{place}: odom_from_rig")
-        _check_ignored(view, place)
+        check_intrinsics(view.K, place, view.rgb.shape[:2])
+        check_rigid(view.rig_from_cam, f"{place}: rig_from_cam")
+        check_rigid(view.odom_from_rig, f"{place}: odom_from_rig")
     height, width = network_size(*views[0].rgb.shape[:2], long_side)
-    pictures, intrinsics = [], []
-    for view in views:
+    pictures, intrinsics, masks = [], [], []
+    for index, view in enumerate(views):
+        masks.append(_network_mask(view, _place(index, view), height, width))
         picture, scale, left, top = fit(view.rgb, height, width)
         pictures.append(picture)
         intrinsics.append(_network_intrinsics(view, scale, left, top))
     rgb = np.stack(pictures)
-    ignored = torch.stack([_network_mask(view, height, width) for view in views])
-    return ImageBatch(network_tensor(rgb), rgb, tuple(intrinsics), ignored)
+    return ImageBatch(network_tensor(rgb), rgb, tuple(intrinsics), torch.stack(masks))
+
+
+def _place(index: int, view: View) -> str:
+    return f"view {index} ({view.camera or 'unnamed camera'})"
 
 
 def _unit_range(rgb: np.ndarray | Tensor) -> Tensor:
@@ -272,43 +267,6 @@ def _normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
     return (images - mean) / std
 
 
-def _is_finite_matrix(value: object, size: int) -> bool:
-    try:
-        matrix = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError):
-        return False
-    return matrix.shape == (size, size) and bool(np.isfinite(matrix).all())
-
-
-def _check_intrinsics(K: np.ndarray | None, place: str) -> None:
-    if K is None:
-        return
-    if not _is_finite_matrix(K, 3) or min(np.diag(np.asarray(K))[:2]) <= 0:
-        raise InputError(
-            f"{place}: K is {K!r}; it must be a finite 3 x 3 matrix with positive focal lengths, "
-            "or None for an uncalibrated camera"
-        )
-
-
-def _check_rigid(a_from_b: np.ndarray | None, name: str) -> None:
-    if a_from_b is None:
-        return
-    usable = _is_finite_matrix(a_from_b, 4)
-    if usable:
-        matrix = np.asarray(a_from_b, dtype=np.float64)
-        rotation = matrix[:3, :3]
-        usable = (
-            np.allclose(rotation @ rotation.T, np.eye(3), atol=ROTATION_TOLERANCE)
-            and np.linalg.det(rotation) > 0
-            and np.array_equal(matrix[3], (0, 0, 0, 1))
-        )
-    if not usable:
-        raise InputError(
-            f"{name} is {a_from_b!r}; it must be a finite 4 x 4 rigid motion "
-            "(rotation, metres, last row 0 0 0 1), or None where it is unknown"
-        )
-
-
 def _network_intrinsics(view: View, scale: float, left: int, top: int) -> Tensor | None:
     if view.K is None:
         return None
@@ -316,26 +274,26 @@ def _network_intrinsics(view: View, scale: float, left: int, top: int) -> Tensor
     return camera.crop(camera.resize(K, scale, scale), left, top)
 
 
-def _check_ignored(view: View, place: str) -> None:
-    mask = view.ignored
-    if mask is None:
-        return
-    got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
-    if got != f"bool {view.rgb.shape[:2]}":
-        raise InputError(
-            f"{place}: ignored is {got}; expected a bool array of the picture's shape "
-            f"{view.rgb.shape[:2]}, or None"
-        )
-    if mask.all():
-        raise InputError(f"{place}: ignored holds every pixel; leave the view out instead")
-
-
-def _network_mask(view: View, height: int, width: int) -> Bool[Tensor, "height width"]:
+def _network_mask(view: View, place: str, height: int, width: int) -> Bool[Tensor, "height width"]:
     """Bring a mask to the network's picture; a pixel that is partly ignored is ignored."""
-    if view.ignored is None:
+    mask, size = view.ignored, view.rgb.shape[:2]
+    if mask is None:
         return torch.zeros(height, width, dtype=torch.bool)
-    plan = plan_fit(view.rgb.shape[:2], (height, width))
-    mask = Image.fromarray(view.ignored.astype(np.float32))
-    mask = mask.resize((plan.width, plan.height), Image.Resampling.BOX)
+    got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+    if got != f"bool {size}":
+        raise InputError(
+            f"{place}: ignored is {got}; expected a bool array of the picture's shape {size}, "
+            "or None"
+        )
+    plan = plan_fit(size, (height, width))
+    picture = Image.fromarray(mask.astype(np.float32))
+    picture = picture.resize((plan.width, plan.height), Image.Resampling.BOX)
     box = (plan.left, plan.top, plan.left + width, plan.top + height)
-    return torch.from_numpy(np.array(mask.crop(box)) > 0)
+    ignored = torch.from_numpy(np.array(picture.crop(box)) > 0)
+    seen = int((~ignored).sum())
+    if seen < LEAST_SEEN * ignored.numel():
+        raise InputError(
+            f"{place}: ignored leaves {seen} of the {ignored.numel()} pixels that the network "
+            "sees; leave the view out instead"
+        )
+    return ignored

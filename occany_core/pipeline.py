@@ -17,9 +17,9 @@ from occany_core import pointmaps
 from occany_core.checkpoints import Model
 from occany_core.config import OccAnyConfig
 from occany_core.datasets.class_tables import SemanticClass
-from occany_core.errors import InputError
+from occany_core.errors import ConfigError, InputError
 from occany_core.grid_frame import find_ground, in_grid
-from occany_core.images import View
+from occany_core.images import View, check_views
 from occany_core.location import Located, locate
 from occany_core.network import RawMaps
 from occany_core.novel_views import ProposedViews, propose_views
@@ -102,7 +102,7 @@ def reconstruct(
         labeller: Names pixels and cells; if None, one is made for this call.
 
     Raises:
-        InputError: No sets, or sets of different picture sizes.
+        InputError: No sets, or sets whose pictures have other shapes.
         ConfigError, CheckpointError: As `Labeller`.
         DegenerateGeometryError: The prediction is not finite or determines no cameras.
     """
@@ -112,10 +112,7 @@ def reconstruct(
     watch.seconds.update(timings or {})
     views = [view for one in sets for view in one.views]
     set_index = [index for index, one in enumerate(sets) for _ in one.views]
-    if len({one.tokens.grid for one in sets}) > 1:
-        raise InputError(
-            "the view sets of a window have different picture sizes; reset the stream"
-        )
+    _check_sizes(sets)
     labeller = labeller or Labeller(model, config.labels)
     wants_features = labeller.needs_features(config.labels)
     observed = observe(model, sets, config, watch, with_segmentation=wants_features)
@@ -151,6 +148,20 @@ def reconstruct(
         classes=() if labels is None else labels.classes,
         objects=() if labels is None else tuple(one.cpu() for one in labels.objects),
     )
+
+
+def _check_sizes(sets: list[EncodedSet]) -> None:
+    for index, one in enumerate(sets):
+        if one.tokens.grid == sets[0].tokens.grid:
+            continue
+        first, other = (
+            f"{view.camera or 'unnamed camera'}, {view.rgb.shape[1]}x{view.rgb.shape[0]}"
+            for view in (sets[0].views[0], one.views[0])
+        )
+        raise InputError(
+            f"view set {index} ({other}) has pictures of another shape than view set 0 ({first}); "
+            "bring them to one size, or predict them apart (a stream does so by itself)"
+        )
 
 
 @dataclass(frozen=True)
@@ -239,6 +250,24 @@ def _propose(model: Model, cameras: Cameras, config: OccAnyConfig) -> ProposedVi
     return proposed
 
 
+def check_request(model: object, config: object) -> None:
+    """Refuse what is no model or no settings.
+
+    Raises:
+        InputError, ConfigError: Showing what makes one.
+    """
+    if not isinstance(model, Model):
+        raise InputError(
+            f"the model is {type(model).__name__}; give what `load_model` returns, as in "
+            "predict(load_model('default'), [[View(rgb)]])"
+        )
+    if not isinstance(config, OccAnyConfig):
+        raise ConfigError(
+            f"the config is {type(config).__name__}; give an `OccAnyConfig`, as from "
+            "occany_core.config.from_flat({'voxels.resolution': 0.2})"
+        )
+
+
 def predict(
     model: Model, view_sets: list[list[View]], config: OccAnyConfig | None = None
 ) -> Scene:
@@ -252,8 +281,17 @@ def predict(
 
     Raises:
         InputError, DegenerateGeometryError: As `encode` and `reconstruct`.
+        InputError, ConfigError: Something else than a model, view sets or settings.
     """
     config = OccAnyConfig() if config is None else config
+    check_request(model, config)
+    if not isinstance(view_sets, list | tuple):
+        raise InputError(
+            f"the view sets are {type(view_sets).__name__}; they must be a list of lists of "
+            "`View`, as in predict(model, [[View(rgb)]])"
+        )
+    for views in view_sets:
+        check_views(views)
     labeller = Labeller(model, config.labels)
     watch = Stopwatch()
     with watch.stage("encode"):

@@ -3,7 +3,7 @@
 
 Grid and points are in the grid frame (body axes x forward, y left, z up), camera poses in world
 (optical frame of the reference view). Metres, seconds, pixels at network size. A folder appears
-complete or not at all.
+complete or not at all; an earlier result stays until the new one is complete.
 """
 
 import json
@@ -36,6 +36,9 @@ from occany_core.voxels import VoxelGrid, VoxelGridSpec
 FORMAT = 1
 GRID, POINTS, POSES, PICTURE, VIEWS = "grid.npz", "points.ply", "poses.json", "scene.png", "views"
 LABELS = "labels"
+CONTENT = frozenset({GRID, POINTS, POSES, PICTURE, VIEWS, LABELS})
+UNFINISHED = ".unfinished-"
+"""How the names of folders begin that are not complete, or were not when a program was killed."""
 POINT = np.dtype(
     [
         ("x", "<f4"), ("y", "<f4"), ("z", "<f4"),
@@ -63,20 +66,38 @@ def check_folder(folder: Path) -> None:
     """Refuse a place where a scene cannot be written, before any work is done for it.
 
     Raises:
-        InputError: It is a file, or a folder with content that is not an earlier result.
+        InputError: It is a file, a folder with content that is not an earlier result, or a place
+            that may not be written to.
     """
-    ours = {GRID, POINTS, POSES, PICTURE, VIEWS, LABELS}
     try:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"the output {folder} exists and is not a folder; name another one")
-        others = sorted({path.name for path in folder.iterdir()} - ours) if folder.is_dir() else []
+        names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        place = _place_of(folder)
+        while not place.exists():
+            place = place.parent
+        Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=place)).rmdir()
     except OSError as error:
-        raise InputError(f"cannot use the output folder {folder}: {error.strerror}") from error
+        raise InputError(
+            f"cannot use the output folder {folder}: {error.strerror}; name a place that you may "
+            "write to"
+        ) from error
+    others = sorted(name for name in names - CONTENT if not name.startswith(UNFINISHED))
     if others:
         raise InputError(
             f"the output folder {folder} holds other files ({others[0]}); name a new or empty "
             "folder, or an earlier result, which is then replaced"
         )
+
+
+def _place_of(folder: Path) -> Path:
+    """Return where an unfinished result stands, on the disk of the finished one, links followed.
+
+    That is inside a folder that is there already: it may be a mount point or someone's current
+    directory, which cannot be exchanged.
+    """
+    folder = Path(os.path.realpath(folder))
+    return folder if folder.is_dir() else folder.parent
 
 
 def save_scene(
@@ -114,20 +135,18 @@ def save_scene(
 
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
-    """Offer a temporary folder that takes the place of `folder` when the body succeeds."""
+    """Offer a temporary folder whose content is that of `folder` when the body succeeds."""
     partial = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        place = _place_of(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=place))
         yield partial
-        partial.chmod(0o755)
-        if folder.exists():
-            earlier = partial.with_name(f"{partial.name}.earlier")
-            os.replace(folder, earlier)
-            os.replace(partial, folder)
-            shutil.rmtree(earlier)
+        if folder.is_dir():
+            _exchange_content(folder, partial)
         else:
-            os.replace(partial, folder)
+            partial.chmod(0o755)
+            os.replace(partial, os.path.realpath(folder))
     except OSError as error:
         raise OccAnyError(
             f"cannot write the result to {folder}: {error.strerror or error}; "
@@ -136,6 +155,17 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _exchange_content(folder: Path, partial: Path) -> None:
+    """Move a complete result, entry by entry, to where an earlier one may be."""
+    new = list(partial.iterdir())
+    earlier = Path(tempfile.mkdtemp(dir=partial))
+    for name in CONTENT:
+        if os.path.lexists(folder / name):
+            os.replace(folder / name, earlier / name)
+    for path in new:
+        os.replace(path, folder / path.name)
 
 
 def _write_grid(path: Path, scene: Scene) -> None:

@@ -16,10 +16,10 @@ import torch
 from occany_core import rigid
 from occany_core.checkpoints import Model
 from occany_core.config import OccAnyConfig
-from occany_core.images import View
+from occany_core.images import View, check_views
 from occany_core.observation import EncodedSet, encode
 from occany_core.odometry import Odometry
-from occany_core.pipeline import Scene, look, reconstruct
+from occany_core.pipeline import Scene, check_request, look, reconstruct
 from occany_core.semantics.labelling import Labeller
 from occany_core.stopwatch import Stopwatch
 
@@ -62,6 +62,7 @@ class Stream:
             pictures of a new set are looked at as it comes, however long that takes.
 
     Raises:
+        InputError, ConfigError: Something else than a model or settings.
         ConfigError, CheckpointError: As `Labeller`.
     """
 
@@ -72,6 +73,7 @@ class Stream:
         labeller: Labeller | None = None,
         looks: Callable[[EncodedSet], EncodedSet] | None = None,
     ) -> None:
+        check_request(model, config)
         self.model = model
         self.config = config
         self.labeller = labeller or Labeller(model, config.labels)
@@ -110,6 +112,7 @@ class Stream:
             InputError: A picture or calibration that cannot be used.
             DegenerateGeometryError: The prediction determines no cameras.
         """
+        check_views(views)
         watch = Stopwatch()
         with watch.stage("encode"):
             new = encode(self.model, views, self.config)

@@ -17,6 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from occany_core.errors import InputError
+from occany_core.view_checks import intrinsics_fault
 
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused before any memory is taken."""
@@ -285,7 +286,15 @@ def calibration_fault(info: CameraInfo) -> str:
             f"its focal length of {K[0, 0]:g} px does not go with pictures {info.width} px wide; "
             "calibrate the camera, or set calibration.use to off"
         )
-    return ""
+    size = _calibrated_size(info)
+    K = intrinsics(info, *size)
+    return "" if K is None else intrinsics_fault(K, size)
+
+
+def _calibrated_size(info: CameraInfo) -> tuple[int, int]:
+    """Return (height, width) of the pictures that a calibration is for, full resolution."""
+    part = info.roi if info.roi.width and info.roi.height else info
+    return part.height, part.width
 
 
 def intrinsics(info: CameraInfo, height: int, width: int) -> np.ndarray | None:
@@ -297,9 +306,8 @@ def intrinsics(info: CameraInfo, height: int, width: int) -> np.ndarray | None:
     K = np.array(info.k, np.float64).reshape(3, 3)
     if not (K[0, 0] > 0 and K[1, 1] > 0) or info.width == 0 or info.height == 0:
         return None
-    full_width, full_height = info.width, info.height
+    full_height, full_width = _calibrated_size(info)
     if info.roi.width and info.roi.height:
-        full_width, full_height = info.roi.width, info.roi.height
         K[0, 2] -= info.roi.x_offset
         K[1, 2] -= info.roi.y_offset
     for row, scale in ((0, width / full_width), (1, height / full_height)):

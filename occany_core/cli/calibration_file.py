@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from occany_core.errors import InputError
+from occany_core.view_checks import check_intrinsics
 
 ROTATION_TOLERANCE = 1e-3
 
@@ -40,7 +41,7 @@ def load_calibration(path: Path, cameras: list[str]) -> dict[str, CameraCalibrat
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the calibration {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the calibration {path} is not valid JSON: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(one, dict) for one in content.values()):
         example = '{"front": {"K": [[...]], "rig_from_cam": [[...]]}}'
@@ -64,6 +65,7 @@ def _camera(content: dict, camera: str, path: Path) -> CameraCalibration:
             f"{camera}.{unknown[0]} in {path} is unknown; a camera has K and rig_from_cam"
         )
     K = _matrix(content.get("K"), 3, f"{camera}.K in {path}")
+    check_intrinsics(K, f"{camera} in {path}")
     place = f"{camera}.rig_from_cam in {path}"
     rig_from_cam = _matrix(content.get("rig_from_cam"), 4, place)
     _check_rigid(rig_from_cam, place)
@@ -75,7 +77,7 @@ def _matrix(rows: object, side: int, name: str) -> np.ndarray | None:
         return None
     try:
         matrix = np.array(rows, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         matrix = np.empty(0)
     if matrix.shape != (side, side) or not np.isfinite(matrix).all():
         raise InputError(f"{name} must be {side} rows of {side} finite numbers")

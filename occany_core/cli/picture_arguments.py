@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from occany_core.cli.calibration_file import NO_CALIBRATION, CameraCalibration, load_calibration
 from occany_core.cli.picture_files import RIGS, PictureFile, read_masks, read_picture, view_sets
 from occany_core.images import View
+from occany_core.view_checks import check_intrinsics
 
 PICTURES = "a folder of pictures, a folder with one subfolder per camera, or picture files"
 
@@ -41,7 +42,7 @@ class Pictures:
         """Read them all; for want of capture times the number of the view set is its stamp.
 
         Raises:
-            InputError: A file cannot be read.
+            InputError: A file cannot be read, or does not go with the camera's K.
         """
         return [
             [self._view(file, float(index)) for file in one]
@@ -50,8 +51,10 @@ class Pictures:
 
     def _view(self, file: PictureFile, stamp: float) -> View:
         known = self.calibration.get(file.camera, NO_CALIBRATION)
+        rgb = read_picture(file.path)
+        check_intrinsics(known.K, f"{file.path} ({file.camera})", rgb.shape[:2])
         return View(
-            read_picture(file.path),
+            rgb,
             file.camera,
             stamp,
             K=known.K,

@@ -2,6 +2,7 @@
 """Paths -> pictures by view set and camera, in the order they were taken."""
 
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, ImageOps
 
 from occany_core.errors import InputError
+from occany_core.view_checks import check_size
 
 Rig = Literal["auto", "sequence", "surround", "monocular"]
 RIGS: tuple[Rig, ...] = ("auto", "sequence", "surround", "monocular")
@@ -21,6 +23,9 @@ MOST_PICTURES = 60
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises on files that are damaged or no pictures."""
+
+SIXTEEN_BITS = re.compile(r";16[BLN]")
+"""In Pillow's name of how a file's channels are stored, of which it keeps 8 bits of each."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,12 @@ def view_sets(paths: list[Path], rig: Rig) -> list[list[PictureFile]]:
         InputError: A path is missing or no picture, there are none or too many, or they do not fit
             the rig.
     """
-    by_camera = _by_camera(paths)
+    by_camera = _by_camera(paths, rig)
     place = ", ".join(str(path) for path in paths[:3]) + (" ..." if len(paths) > 3 else "")
     loose = by_camera.get(SINGLE_CAMERA, []) if len(by_camera) == 1 else []
     _check_rig(rig, by_camera, bool(loose), place)
     if loose and rig == "surround":
+        _check_names(loose)
         return [_front_first([PictureFile(path, path.stem) for path in loose])]
     if loose:
         return [[PictureFile(path, SINGLE_CAMERA)] for path in loose]
@@ -97,7 +103,17 @@ def _check_counts(by_camera: dict[str, list[Path]], place: str) -> None:
         )
 
 
-def _by_camera(paths: list[Path]) -> dict[str, list[Path]]:
+def _check_names(loose: list[Path]) -> None:
+    stems = [path.stem for path in loose]
+    twice = [stem for stem in stems if stems.count(stem) > 1]
+    if twice:
+        raise InputError(
+            f"{stems.count(twice[0])} pictures are named {twice[0]}; put each camera in a folder "
+            "of its name and give the folder above"
+        )
+
+
+def _by_camera(paths: list[Path], rig: Rig) -> dict[str, list[Path]]:
     """List pictures by camera; loose ones belong to `SINGLE_CAMERA`."""
     for path in paths:
         if not path.exists():
@@ -113,13 +129,18 @@ def _by_camera(paths: list[Path]) -> dict[str, list[Path]]:
                 raise InputError(f"{path} is no picture file; known are {', '.join(SUFFIXES)}")
         return {SINGLE_CAMERA: paths}
     loose = _pictures_in(folders[0])
-    if loose:
-        return {SINGLE_CAMERA: loose}
     subfolders = sorted(
         (path for path in folders[0].iterdir() if path.is_dir()), key=natural_order
     )
     by_camera = {path.name: _pictures_in(path) for path in subfolders}
     by_camera = {camera: pictures for camera, pictures in by_camera.items() if pictures}
+    if loose and by_camera and rig in ("auto", "surround"):
+        raise InputError(
+            f"{folders[0]} holds {loose[0].name} beside subfolders of pictures "
+            f"({', '.join(by_camera)}); move it away to use these, or name the picture files"
+        )
+    if loose:
+        return {SINGLE_CAMERA: loose}
     if not by_camera:
         raise InputError(
             f"{folders[0]} holds no pictures and no subfolders with pictures; known endings are "
@@ -146,14 +167,18 @@ def read_picture(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     """Read an 8-bit picture as RGB, upright as its camera noted it.
 
     Raises:
-        InputError: It cannot be decoded, or has more than 8 bits per channel.
+        InputError: It cannot be decoded, is too small or too large, or has more than 8 bits per
+            channel.
     """
     try:
-        with Image.open(path) as file:
-            if file.mode.startswith(("I", "F")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            file = Image.open(path)
+        with file:
+            check_size(*file.size, str(path))
+            if file.mode.startswith(("I", "F")) or SIXTEEN_BITS.search(str(file.tile)):
                 raise InputError(
-                    f"{path} has more than 8 bits per channel (mode {file.mode}); convert it to "
-                    "8-bit RGB"
+                    f"{path} has more than 8 bits per channel; convert it to 8-bit RGB"
                 )
             return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
     except UNREADABLE as error:

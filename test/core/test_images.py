@@ -180,6 +180,53 @@ def test_bad_intrinsics_are_refused(case):
     assert "3 x 3" in text and "None" in text
 
 
+def changed(**entries: float) -> np.ndarray:
+    """K with other entries, for example `k02` in the first row, third column."""
+    matrix = K.copy()
+    for name, value in entries.items():
+        matrix[int(name[1]), int(name[2])] = value
+    return matrix
+
+
+WRONG_K = {
+    "transposed": (K.T, "it must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]"),
+    "last row": (changed(k22=0), "row by row"),
+    "singular": (changed(k10=50, k01=50), "row by row"),
+    "turned": (changed(k10=1), "row by row"),
+    "skewed": (changed(k01=1), "without skew"),
+    "in picture widths": (changed(k00=0.8, k11=0.8, k02=0.5, k12=0.5), "(0.8, 0.8) do not go"),
+    "half in picture widths": (changed(k11=1.2), "(50, 1.2) do not go with a picture 60 px wide"),
+    "in micrometres": (changed(k00=50_000), "give K in pixels of this picture"),
+    "of a wider picture": (changed(k02=61), "principal point (61, 20) lies outside the 60x40"),
+    "of a higher picture": (changed(k12=40), "principal point (30, 40) lies outside the 60x40"),
+    "left of the picture": (changed(k02=-1), "principal point (-1, 20) lies outside the 60x40"),
+    "beyond 64 bits": ([[10**400, 0, 0], [0, 1, 0], [0, 0, 1]], "finite 3 x 3"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_K)
+def test_intrinsics_that_cannot_be_those_of_the_picture_are_refused(case):
+    matrix, words = WRONG_K[case]
+    with pytest.raises(InputError) as error:
+        prepare([View(rgb=GREY, K=K), View(rgb=GREY, camera=CAMERA, K=matrix)], 48)
+    text = str(error.value)
+    assert f"view 1 ({CAMERA}): K" in text and words in text and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        changed(k00=6.0, k11=6.0),  # 157 degrees wide
+        changed(k00=3000, k11=2900),  # a degree wide
+        changed(k01=0.02, k10=1e-9, k22=1 + 1e-9),  # rounded
+        changed(k02=0, k12=0),
+        K.astype(np.float32),
+    ],
+)
+def test_unusual_intrinsics_are_fine(matrix):
+    prepare([View(rgb=GREY, K=matrix)], 48)
+
+
 def mounting(*, scale: float = 1.0, mirror: float = 1.0, at: float = 1.5) -> np.ndarray:
     matrix = np.diag([scale, scale, scale * mirror, 1.0])
     matrix[2, 3] = at
@@ -345,7 +392,8 @@ def test_ignored_pixels_follow_the_picture_and_spread_when_it_shrinks():
         (np.zeros((4, 4), bool), "ignored is bool (4, 4); expected a bool array"),
         (np.zeros((32, 48), np.uint8), "ignored is uint8 (32, 48)"),
         ([[True]], "ignored is list"),
-        (np.ones((32, 48), bool), "ignored holds every pixel; leave the view out"),
+        (np.ones((32, 48), bool), "ignored leaves 0 of the 1536 pixels that the network sees"),
+        (np.arange(1536).reshape(32, 48) >= 2, "ignored leaves 2 of the 1536 pixels"),
     ],
 )
 def test_bad_masks_are_refused(mask, words):

@@ -2,6 +2,7 @@
 """Pictures to scenes with a small network: every kind of input, with and without calibration."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from street_views import (
 
 from occany_core import OccAnyConfig, Scene, View, camera, predict, rigid
 from occany_core.checkpoints import Model
-from occany_core.errors import DegenerateGeometryError, InputError
+from occany_core.errors import ConfigError, DegenerateGeometryError, InputError
 from occany_core.network import NetworkConfig, OccAnyNetwork
 from occany_core.rig_poses import grid_from_reference
 
@@ -304,8 +305,21 @@ def test_nothing_is_refused(model):
 
 def test_view_sets_of_two_shapes_are_refused(model):
     sets = [[View(rgb=picture(0))], [View(rgb=picture(1, 48, 32))]]
-    with pytest.raises(InputError, match="sizes"):
+    words = r"view set 1 \(unnamed camera, 32x48\) .* view set 0 \(unnamed camera, 48x32\); bring"
+    with pytest.raises(InputError, match=words):
         predict(model, sets, street_config())
+
+
+def test_what_is_no_model_view_sets_or_settings_is_refused_with_an_example(model):
+    view = View(rgb=picture(0))
+    example = re.escape("predict(model, [[View(rgb)]])")
+    for wrong in (view, view.rgb, [view], [[view], view], [[view.rgb]], [None], None):
+        with pytest.raises(InputError, match=example):
+            predict(model, wrong, street_config())
+    with pytest.raises(InputError, match="the model is str; give what `load_model` returns"):
+        predict("default", [[view]])
+    with pytest.raises(ConfigError, match=r"the config is dict; give .*from_flat\("):
+        predict(model, [[view]], {"voxels.resolution": 0.2})
 
 
 def test_a_prediction_without_geometry_is_refused():

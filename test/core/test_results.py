@@ -3,6 +3,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,6 +98,33 @@ def test_an_earlier_result_is_replaced_and_other_files_are_not(scene, config, tm
     assert load_scene(tmp_path / "result").title == "second"
 
 
+@pytest.mark.parametrize("kind", ["current directory", "link to a folder", "link to nothing"])
+def test_folders_that_cannot_be_exchanged_stay_and_get_the_result(
+    scene, config, tmp_path, monkeypatch, kind
+):
+    folder, named = tmp_path / "mine", tmp_path / "link"
+    if kind != "link to nothing":
+        folder.mkdir(mode=0o770)
+        (folder / "labels").mkdir()
+        (folder / "labels" / "of_an_earlier_result.png").write_text("")
+        (folder / ".unfinished-killed").mkdir()
+        before = folder.stat()
+    if kind == "current directory":
+        monkeypatch.chdir(folder)
+        named = Path()
+    else:
+        named.symlink_to(folder)
+    for title in ("first", "second"):
+        save_scene(named, scene, config, title)
+        assert load_scene(folder).title == title
+    names = {"grid.npz", "points.ply", "poses.json", "scene.png", "views"}
+    assert {path.name for path in folder.iterdir()} - {".unfinished-killed"} == names
+    assert {path.name for path in tmp_path.iterdir()} <= {"mine", "link"}
+    if kind != "link to nothing":
+        assert (folder.stat().st_ino, folder.stat().st_mode) == (before.st_ino, before.st_mode)
+    assert kind == "current directory" or named.is_symlink()
+
+
 def test_a_failure_in_the_middle_leaves_the_earlier_result(scene, config, tmp_path):
     save_scene(tmp_path / "result", scene, config, "first")
     with pytest.raises(InputError, match="3 captions"):
@@ -107,7 +135,7 @@ def test_a_failure_in_the_middle_leaves_the_earlier_result(scene, config, tmp_pa
 
 def test_a_disk_that_refuses_is_one_sentence(scene, config, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OccAnyError, match=r"cannot write the result to .*result"):
+    with pytest.raises(OccAnyError, match=r"cannot use the output folder .*result: Not a dir"):
         save_scene(tmp_path / "file" / "result", scene, config)
     long = tmp_path / ("x" * 300)
     with pytest.raises(OccAnyError, match=r"cannot use the output folder .*too long"):
@@ -121,7 +149,11 @@ def test_places_that_cannot_hold_a_result_are_refused(tmp_path):
         check_folder(tmp_path / "file")
     with pytest.raises(InputError, match="other files"):
         check_folder(tmp_path)
-    check_folder(tmp_path / "new")
+    for place in (tmp_path / "file" / "sub", tmp_path / "file" / "sub" / "deep", Path("/proc/x")):
+        with pytest.raises(InputError, match=r"cannot use the output folder .*may write to"):
+            check_folder(place)
+    check_folder(tmp_path / "deep" / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def changed_grid(path, **changes):

@@ -10,7 +10,7 @@ import torch
 from street_views import FRONT, K, picture, sequence, small_street_model, street_config, surround
 
 from occany_core import Scene, Stream, View, predict, rigid
-from occany_core.errors import DegenerateGeometryError, InputError
+from occany_core.errors import ConfigError, DegenerateGeometryError, InputError
 
 
 @pytest.fixture
@@ -197,6 +197,17 @@ def test_an_empty_set_is_refused(model):
     with pytest.raises(InputError, match="at least one"):
         stream.add([])
     assert stream.num_sets == 0
+
+
+def test_what_is_no_view_set_model_or_settings_is_refused_with_an_example(model):
+    stream = Stream(model, street_config(calibration__use="required"))
+    for wrong in (sequence(1)[0][0], sequence(1), None):
+        with pytest.raises(InputError, match=r"stream\.add\(\[View\(rgb\)\]\)"):
+            stream.add(wrong)
+    with pytest.raises(InputError, match="the model is str"):
+        Stream("default", street_config())
+    with pytest.raises(ConfigError, match="the config is dict"):
+        Stream(model, {})
 
 
 def test_another_picture_size_starts_the_window_anew(model, caplog):

@@ -169,8 +169,8 @@ def test_both_pages_are_drawn_of_the_pictures_at_their_own_size(car_weights, tmp
     settings = ["--set", "labels.min_score=0.99"]
     assert view(car_weights, "instances", pictures, "-o", output, *settings) == 0
     assert "instances.png: 0 found" in capsys.readouterr().out
-    one = pictures / "0.png"
-    assert view(car_weights, "instances", one, one, "--rig", "surround", "-o", output) == 0
+    rig = [pictures / "0.png", pictures / "1.png"]
+    assert view(car_weights, "instances", *rig, "--rig", "surround", "-o", output) == 0
 
 
 @pytest.mark.parametrize(

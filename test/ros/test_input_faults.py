@@ -170,6 +170,8 @@ def test_more_image_bytes_than_allowed_are_refused_on_arrival(rig, monkeypatch):
         ({"k": [float("inf")] * 9}, "its focal length of inf px does not go with pictures 128"),
         ({"k": [1e-6, 0, 0, 0, 1e-6, 0, 0, 0, 1]}, "its focal length of 1e-06 px does not go"),
         ({"k": [float("nan")] * 9}, "its focal length of nan px does not go with pictures 128"),
+        ({"k": [80, 0, 130, 0, 80, 30, 0, 0, 1]}, "(130, 30) lies outside the 128x"),
+        ({"k": [80, 0, 0, 0, 80, 0, 64, 30, 1]}, "it must be [[fx, 0, cx], [0, fy, cy], [0, 0"),
         ({"d": [-0.4, 0.1, 0.0, 0.0, 0.0]}, "distortion is too strong for a pinhole camera"),
     ],
 )
