@@ -52,7 +52,8 @@ def in_grid(
         points = rigid.apply(grid_from_world, maps.points_world[view].flatten(0, 1))
         centre = rigid.apply(grid_from_world, cameras.world_from_cam[view, None, :3, 3])[0]
         if voxels.ground_tolerance > 0:
-            points = ground.attract(points, centre, voxels.ground_tolerance)
+            tolerance = voxels.ground_tolerance, voxels.ground_tolerance_growth
+            points = ground.attract(points, centre, *tolerance)
         points = points.view_as(maps.points_cam[view])
         near = (points - centre).norm(dim=-1) < voxels.max_range
         views.append(ViewPoints(points, confidence.where(near, 0.0), centre))

@@ -216,9 +216,9 @@ class VoxelsConfig:
         "cell: the voxel that holds a point; trilinear: its eight lattice neighbours, as "
         "published",
     ] = "cell"
-    min_confidence: Annotated[float, "least confidence of observed points, in (1, inf)"] = 1.7
+    min_confidence: Annotated[float, "least confidence of observed points, in (1, inf)"] = 1.4
     min_confidence_novel: Annotated[float, "least confidence of rendered points, in (1, inf)"] = (
-        2.0
+        3.0
     )
     max_range: Annotated[float, "points farther than this from their camera are dropped [m]"] = (
         60.0
@@ -232,7 +232,10 @@ class VoxelsConfig:
         float,
         "points lower than this above the ground are taken for ground and moved along their ray "
         "onto it [m]; 0 leaves all points as predicted",
-    ] = 0.6
+    ] = 0.2
+    ground_tolerance_growth: Annotated[
+        float, "by so much does ground_tolerance grow per metre of range, as errors do"
+    ] = 0.05
     pass_weight: Annotated[
         float, "how much a ray through a cell speaks against it, in points that speak for it"
     ] = 0.5
@@ -262,12 +265,9 @@ class VoxelsConfig:
         _require(
             self.ground in ("level", "tilted"), "voxels.ground", self.ground, "level or tilted"
         )
-        _require(
-            self.ground_tolerance >= 0,
-            "voxels.ground_tolerance",
-            self.ground_tolerance,
-            "0 or positive",
-        )
+        for name in ("ground_tolerance", "ground_tolerance_growth"):
+            value = getattr(self, name)
+            _require(value >= 0, f"voxels.{name}", value, "0 or positive")
         _require(self.pass_weight >= 0, "voxels.pass_weight", self.pass_weight, "0 or positive")
         _require(
             self.min_rendered_points >= 1,

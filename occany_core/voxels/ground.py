@@ -37,7 +37,11 @@ class Ground:
         return points[..., 2] - self.rise_x * points[..., 0] - self.rise_y * points[..., 1]
 
     def attract(
-        self, points: Float[Tensor, "P 3"], centre: Float[Tensor, "3"], tolerance: float
+        self,
+        points: Float[Tensor, "P 3"],
+        centre: Float[Tensor, "3"],
+        tolerance: float,
+        growth: float = 0.0,
     ) -> Float[Tensor, "P 3"]:
         """Move points near or below the ground along their viewing ray onto it.
 
@@ -48,11 +52,14 @@ class Ground:
         Args:
             points: Seen from `centre`.
             centre: Of the camera.
-            tolerance: In metres.
+            tolerance: At the camera [m].
+            growth: Of the tolerance, per metre of range: an error of the angle at which ground is
+                seen lifts it by as much as it is far away.
         """
         mount, height = self.height_of(centre), self.height_of(points)
         drop = mount - height
-        on_ray = (height < tolerance) & (drop > 0.2 * mount) & (mount > 0)
+        allowed = tolerance + growth * (points - centre).norm(dim=-1)
+        on_ray = (height < allowed) & (drop > 0.2 * mount) & (mount > 0)
         scale = torch.where(on_ray, mount / drop.clamp_min(1e-6), 1.0)
         return centre + (points - centre) * scale[:, None]
 

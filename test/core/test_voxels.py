@@ -249,7 +249,14 @@ def test_grid_properties():
 
 # --- fusion -------------------------------------------------------------------------------------
 
-CONFIG = VoxelsConfig(resolution=0.5, origin=(-4.0, -4.0, -1.0), shape=(16, 16, 6), max_range=9.0)
+CONFIG = VoxelsConfig(
+    resolution=0.5,
+    origin=(-4.0, -4.0, -1.0),
+    shape=(16, 16, 6),
+    max_range=9.0,
+    min_confidence=2.0,
+    min_confidence_novel=2.0,
+)
 FIELD = VoxelGridSpec.of(CONFIG)
 
 
@@ -476,6 +483,15 @@ def test_a_camera_at_or_below_the_ground_moves_no_point(height):
 def test_points_at_the_height_of_the_camera_stay():
     points = torch.tensor([[10.0, 0, 1.5]])
     assert torch.equal(LEVEL.attract(points, torch.tensor([0.0, 0, 1.6]), 2.0), points)
+
+
+def test_the_tolerance_grows_with_range():
+    centre = torch.tensor([0.0, 0.0, 1.6])
+    near, far = torch.tensor([4.0, 0.0, 0.5]), torch.tensor([16.0, 0.0, 0.5])
+    moved = LEVEL.attract(torch.stack((near, far)), centre, 0.2, 0.05)
+    assert torch.equal(moved[0], near)  # a kerb, a box
+    assert moved[1, 2].abs() < 1e-5 and moved[1, 0] > 16
+    torch.testing.assert_close(LEVEL.attract(far[None], centre, 0.2), far[None])
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.0, 1.1])
