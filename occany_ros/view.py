@@ -206,8 +206,13 @@ def main(args: list[str] | None = None) -> int:
     node = Viewer(view, options.node)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+    try:
         executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except Exception:
+        if rclpy.ok():  # else a signal ended the context under a callback that was using it
+            raise
     view.close()
     sys.stderr.write(f"view: showed {node.grids} grids\n")
     with contextlib.suppress(KeyboardInterrupt):
