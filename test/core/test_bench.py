@@ -73,7 +73,8 @@ def test_bfloat16_stays_close_to_float32_with_the_bundled_weights():
     found = precision.measure(load_model("default", "cpu"), 1)
     assert set(found.iou) == {"float32", "bfloat16"}
     for name, stage in found.stages.items():
-        assert 0 < stage.rms < 0.04, name
+        limit = 0.04 if name == "rendered log confidence" else 0.02
+        assert 0 < stage.rms < limit, name
     assert abs(found.iou["float32"] - found.iou["bfloat16"]) < 0.5
     assert 97 < found.agreement < 100
 

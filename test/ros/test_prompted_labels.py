@@ -56,6 +56,17 @@ def start(prompted, **settings):
     return node, prompted.listen(Image, "/occany/output/camera/mask")
 
 
+def start_detecting_cars(prompted, detector, **settings):
+    return start(
+        prompted,
+        labels__pipeline="distilled",
+        labels__detector=str(detector),
+        labels__min_score=0.0,
+        labels__classes=["car"],
+        **settings,
+    )
+
+
 def labels_in(mask):
     return set(np.frombuffer(mask.data, np.uint8).tolist())
 
@@ -101,14 +112,7 @@ def test_texts_are_asked_of_a_detector_and_become_masks_and_cells(prompted, dete
 
 
 def test_geometry_does_not_wait_for_the_detector(prompted, detector):
-    node, masks = start(
-        prompted,
-        labels__pipeline="distilled",
-        labels__detector=str(detector),
-        labels__min_score=0.0,
-        labels__classes=["car"],
-        labels__carry_seconds=60.0,
-    )
+    node, masks = start_detecting_cars(prompted, detector, labels__carry_seconds=60.0)
     may_end, labeller = threading.Event(), node._inference.labeller
     look = labeller.look
 
@@ -129,12 +133,9 @@ def test_geometry_does_not_wait_for_the_detector(prompted, detector):
 
 
 def test_an_activation_begins_anew_also_with_earlier_pictures(prompted, detector):
-    node, masks = start(
+    node, masks = start_detecting_cars(
         prompted,
-        labels__pipeline="distilled",
-        labels__detector=str(detector),
-        labels__min_score=0.0,
-        labels__classes=["car"],
+        detector,
         window__view_sets=3,
         window__seconds=0.0,
         window__max_speed=0.0,
@@ -155,14 +156,7 @@ def test_an_activation_begins_anew_also_with_earlier_pictures(prompted, detector
 
 
 def test_memory_that_runs_out_in_the_detector_costs_labels_and_nothing_else(prompted, detector):
-    node, masks = start(
-        prompted,
-        labels__pipeline="distilled",
-        labels__detector=str(detector),
-        labels__min_score=0.0,
-        labels__classes=["car"],
-        labels__carry_seconds=60.0,
-    )
+    node, masks = start_detecting_cars(prompted, detector, labels__carry_seconds=60.0)
     labeller, failures = node._inference.labeller, []
     look = labeller.look
 
