@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The settings by stage, each with meaning, unit, default and range."""
 
-from dataclasses import dataclass, field
+import typing
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal
 
 from occany_core.errors import ConfigError
@@ -12,6 +13,17 @@ Scalar = bool | int | float | str | tuple
 def _require(holds: bool, path: str, value: Scalar, rule: str) -> None:
     if not holds:
         raise ConfigError(f"{path} is {value!r}; it must be {rule}")
+
+
+def _require_choices(group: object, name: str) -> None:
+    """See that settings with named choices hold one of them."""
+    for leaf in fields(group):
+        wanted, _ = typing.get_args(leaf.type)
+        if typing.get_origin(wanted) is Literal:
+            *first, last = choices = typing.get_args(wanted)
+            value = getattr(group, leaf.name)
+            rule = f"{', '.join(first)} or {last}"
+            _require(value in choices, f"{name}.{leaf.name}", value, rule)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,12 +76,7 @@ class WindowConfig:
         for name in ("seconds", "keyframe_distance", "keyframe_angle_deg", "max_speed"):
             value = getattr(self, name)
             _require(value >= 0, f"window.{name}", value, "0 or positive")
-        _require(
-            self.anchor in ("newest", "oldest", "reference"),
-            "window.anchor",
-            self.anchor,
-            "newest, oldest or reference",
-        )
+        _require_choices(self, "window")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,12 +97,7 @@ class CalibrationConfig:
     ] = 0.0
 
     def __post_init__(self) -> None:
-        _require(
-            self.use in ("off", "auto", "required"),
-            "calibration.use",
-            self.use,
-            "off, auto or required",
-        )
+        _require_choices(self, "calibration")
         _require(
             0 <= self.camera_height <= 20,
             "calibration.camera_height",
@@ -140,12 +142,7 @@ class ScaleConfig:
             self.factor,
             "0, or between 0.01 and 100",
         )
-        _require(
-            self.use in ("model", "odometry", "auto"),
-            "scale.use",
-            self.use,
-            "model, odometry or auto",
-        )
+        _require_choices(self, "scale")
         _require(
             0 < self.max_spread <= 1, "scale.max_spread", self.max_spread, "above 0, at most 1"
         )
@@ -255,16 +252,11 @@ class VoxelsConfig:
         )
         cells = self.shape[0] * self.shape[1] * self.shape[2]
         _require(cells <= 100_000_000, "voxels.shape", self.shape, "at most 100 million cells")
-        _require(
-            self.method in ("cell", "trilinear"), "voxels.method", self.method, "cell or trilinear"
-        )
+        _require_choices(self, "voxels")
         for name in ("min_confidence", "min_confidence_novel"):
             value = getattr(self, name)
             _require(value >= 1, f"voxels.{name}", value, "at least 1")
         _require(self.max_range > 0, "voxels.max_range", self.max_range, "positive")
-        _require(
-            self.ground in ("level", "tilted"), "voxels.ground", self.ground, "level or tilted"
-        )
         for name in ("ground_tolerance", "ground_tolerance_growth"):
             value = getattr(self, name)
             _require(value >= 0, f"voxels.{name}", value, "0 or positive")
@@ -325,6 +317,7 @@ class LabelsConfig:
     ] = 1.0
 
     def __post_init__(self) -> None:
+        _require_choices(self, "labels")
         for name in ("min_score", "min_score_tracked"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"labels.{name}", value, "at least 0 and below 1")
@@ -359,12 +352,7 @@ class RuntimeConfig:
             self.device.startswith("cuda:") and self.device[5:].isdigit()
         )
         _require(known, "runtime.device", self.device, "auto, cpu, cuda or cuda:N")
-        _require(
-            self.dtype in ("float32", "bfloat16"),
-            "runtime.dtype",
-            self.dtype,
-            "float32 or bfloat16",
-        )
+        _require_choices(self, "runtime")
         _require(0 <= self.threads <= 1024, "runtime.threads", self.threads, "between 0 and 1024")
 
 

@@ -133,6 +133,11 @@ WRONG = {
     "no list": ({"voxels.origin": 1.0}, "list of 3"),
     "nothing": ({"voxels.origin": None}, "list of 3"),
     "unknown choice": ({"voxels.method": "gaussian"}, "cell or trilinear"),
+    "unknown pipeline": (
+        {"labels.pipeline": "sam"},
+        "labels.pipeline is 'sam'; it must be classes, distilled, pretrained or sam3",
+    ),
+    "unknown views": ({"labels.rendered": "some"}, "unturned, all or none"),
     "width": ({"images.width": 100}, "multiple of 16"),
     "huge width": ({"images.width": 16 * 10**6}, "at most 8192"),
     "no view sets": ({"window.view_sets": 0}, "between 1 and 256"),
