@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from occany_core.network import KnownCameras
@@ -25,8 +25,11 @@ from occany_core.training.objectives.pointmaps import (
 from occany_core.training.objectives.regression import distance, valid_mean, with_confidence
 from occany_core.training.recipe import Objective
 
-SLOPE = 0.01
-"""Errors of the angle above this count linearly."""
+SLOPE, TILT = 0.01, 0.0025
+"""Errors of the angle at which one pixel sees the ground, and of the tilt of all of it, count
+linearly above this."""
+LEVELLING = 0.02
+"""What speaks for no error of the tilt, of the weight of all ground."""
 SKY_ERROR = 1.0
 """Stand-in error of pixels without a surface: it drives their confidence to 1."""
 
@@ -107,11 +110,13 @@ def _metric_loss(
 def ground_loss(
     points_cam: Float[Tensor, "B V h w 3"], targets: Targets, cameras: KnownCameras
 ) -> Float[Tensor, ""]:
-    """Compare how steeply known cameras look down on the ground.
+    """Compare how steeply known cameras look down on the ground, pixel by pixel and together.
 
     Camera height over range is the sine of that angle. Its error is that of the ground's tilt,
     which is the same at every range and in all cameras of a rig, while log-ranges far away are
     uncertain for many reasons. Squared, so that what is learnt first is not less than the truth.
+    What the pixels of a scene have in common, a tilt ahead and a tilt aside, counts once more: it
+    moves all cells of the ground, and would drown in what they have not.
 
     Args:
         points_cam: Predicted [m].
@@ -125,7 +130,35 @@ def ground_loss(
         for points in (points_cam, targets.points_cam)
     )
     error = F.smooth_l1_loss(ours / SLOPE, truth / SLOPE, reduction="none")
-    return valid_mean(error, known)
+    tilt = _common_tilt(ours - truth, known, targets.points_cam, cameras)
+    together = F.smooth_l1_loss(tilt / TILT, torch.zeros_like(tilt))
+    return valid_mean(error, known) + together
+
+
+def _common_tilt(
+    error: Float[Tensor, "B V h w"],
+    known: Bool[Tensor, "B V h w"],
+    points_cam: Float[Tensor, "B V h w 3"],
+    cameras: KnownCameras,
+) -> Float[Tensor, "B 2"]:
+    """Fit errors of the angle at which ground is seen by a tilt of it, ahead and aside.
+
+    Least squares; far ground weighs more, for it is moved more.
+
+    Args:
+        error: Of camera height over range.
+        known: Where it counts.
+        points_cam: True ones [m].
+        cameras: Of the same views.
+    """
+    in_rig = points_cam @ cameras.rig_from_cam[:, :, None, :3, :3].transpose(-1, -2)
+    ahead = F.normalize(in_rig[..., :2], dim=-1).flatten(1, 3)
+    weight = (points_cam.norm(dim=-1) * known).flatten(1)
+    share = weight / weight.sum(dim=1, keepdim=True).clamp_min(LEAST_DEPTH)
+    error = torch.where(known, error, 0.0).flatten(1)
+    normal = torch.einsum("bp,bpi,bpj->bij", share, ahead, ahead)
+    normal = normal + LEVELLING * torch.eye(2, device=normal.device)
+    return torch.linalg.solve(normal, torch.einsum("bp,bpi,bp->bi", share, ahead, error))
 
 
 def depth_scores(

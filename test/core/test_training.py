@@ -38,7 +38,7 @@ from occany_core.training.batches import BatchSampler, Targets
 from occany_core.training.journal import depth_sheet
 from occany_core.training.learner import Learner
 from occany_core.training.loop import Training
-from occany_core.training.losses import depth_scores, point_loss
+from occany_core.training.losses import depth_scores, ground_loss, point_loss
 from occany_core.training.objectives.pointmaps import PointmapPrediction
 from occany_core.training.overrides import with_overrides
 from occany_core.training.recipe import Draw, Objective, Optimiser, Phase
@@ -138,6 +138,45 @@ def test_the_sky_pushes_confidence_down():
     objective = dataclasses.replace(LOG, sky=1.0)
     point_loss(predicted, only_sky, objective, is_rig=False).total.backward()
     assert (predicted.confidence.grad > 0).all()
+
+
+def seen_steeper(batch, slope: torch.Tensor) -> torch.Tensor:
+    """True points (B, V, h, w, 3) moved on their rays: height over range grows by `slope`."""
+    points = batch.observed.points_cam
+    height = batch.cameras.rig_from_cam[:, :, None, None, 2, 3]
+    range_ = points.norm(dim=-1).clamp_min(0.3)
+    return points * (1 / (1 + slope * range_ / height))[..., None]
+
+
+def test_a_tilt_of_all_ground_costs_more_than_errors_that_pixels_do_not_share():
+    batch = a_batch(draw=Draw(kind="surround"), scenes=2)
+    in_rig = batch.observed.points_cam @ batch.cameras.rig_from_cam[:, :, None, :3, :3].transpose(
+        -1, -2
+    )
+    aside = torch.nn.functional.normalize(in_rig[..., :2], dim=-1)[..., 1]
+    assert batch.observed.ground.sum() > 200
+    tilted = 0.002 * aside
+    alone = tilted * torch.randint(
+        0, 2, tilted.shape, generator=torch.Generator().manual_seed(0)
+    ).mul(2).sub(1)
+    costs = [
+        float(ground_loss(seen_steeper(batch, slope), batch.observed, batch.cameras))
+        for slope in (torch.zeros_like(tilted), alone, tilted, 2 * tilted)
+    ]
+    assert costs[0] < 1e-6
+    assert costs[1] * 4 < costs[2] < costs[3] / 2
+    other = torch.where(batch.observed.ground, 0.0, 0.01)
+    assert ground_loss(seen_steeper(batch, other), batch.observed, batch.cameras) < 1e-6
+
+
+def test_ground_of_cameras_that_nobody_knows_costs_nothing():
+    batch = a_batch()
+    unknown = dataclasses.replace(batch.cameras, is_known=torch.zeros_like(batch.cameras.is_known))
+    points = batch.observed.points_cam * 2
+    points.requires_grad_()
+    loss = ground_loss(points, batch.observed, unknown)
+    loss.backward()
+    assert loss == 0 and (points.grad == 0).all()
 
 
 def test_the_reference_frame_of_rigs_has_a_weight_of_its_own():
