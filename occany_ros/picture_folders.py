@@ -21,7 +21,12 @@ from sensor_msgs.msg import CameraInfo, CompressedImage
 from std_msgs.msg import Header
 
 from occany_core.cli.calibration_file import CameraCalibration
-from occany_core.cli.picture_files import SINGLE_CAMERA, SUFFIXES, natural_order
+from occany_core.cli.picture_files import (
+    SINGLE_CAMERA,
+    SUFFIXES,
+    check_names,
+    pictures_by_camera,
+)
 from occany_core.errors import InputError
 from occany_ros.pose_messages import transform_from_matrix
 from occany_ros.recording import Entry, Topic
@@ -36,40 +41,23 @@ Rig = Literal["auto", "surround", "sequence"]
 T = TypeVar("T")
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """List the pictures of a folder in natural order."""
-    found = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
-    return sorted(found, key=natural_order)
-
-
 def camera_pictures(path: Path, rig: Rig) -> dict[str, list[Path]]:
     """Assign the pictures under a path to cameras.
 
     Raises:
-        InputError: No picture, or a rig whose number of pictures does not fit.
+        InputError: No picture, names that two cameras share, or a rig whose number of pictures
+            does not fit.
     """
-    if path.is_file():
-        if path.suffix.lower() not in SUFFIXES:
-            raise InputError(f"{path} is neither a bag (.mcap, .db3) nor a picture")
-        return {SINGLE_CAMERA: [path]}
-    loose = pictures_in(path)
-    folders = {
-        re.sub(r"\W", "_", folder.name): pictures_in(folder)
-        for folder in sorted(path.iterdir())
-        if folder.is_dir()
-    }
-    folders = {name: pictures for name, pictures in folders.items() if pictures}
-    if folders and not loose:
-        return in_rig_order(folders)
-    if not loose:
-        kinds = ", ".join(SUFFIXES)
-        raise InputError(
-            f"{path} holds no pictures ({kinds}), no subfolders with pictures, no bag"
-        )
-    if rig != "surround":
-        return {SINGLE_CAMERA: loose}
-    names = [picture.stem for picture in loose]
-    if all(name.isidentifier() for name in names):
+    if path.is_file() and path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path} is neither a bag (.mcap, .db3) nor a picture")
+    by_camera = pictures_by_camera([path], rig)
+    if list(by_camera) != [SINGLE_CAMERA]:
+        return in_rig_order(_named_as_topics(by_camera))
+    loose = by_camera[SINGLE_CAMERA]
+    if rig != "surround" or path.is_file():
+        return by_camera
+    check_names(loose)
+    if all(picture.stem.isidentifier() for picture in loose):
         return in_rig_order({picture.stem: [picture] for picture in loose})
     if len(loose) != len(SURROUND_CAMERAS):
         raise InputError(
@@ -78,6 +66,20 @@ def camera_pictures(path: Path, rig: Rig) -> dict[str, list[Path]]:
             f"{', '.join(SURROUND_CAMERAS)}, or one subfolder per camera"
         )
     return {camera: [picture] for camera, picture in zip(SURROUND_CAMERAS, loose, strict=True)}
+
+
+def _named_as_topics(by_camera: dict[str, T]) -> dict[str, T]:
+    """Replace in the names of cameras what a topic's name cannot hold."""
+    named: dict[str, T] = {}
+    for camera, pictures in by_camera.items():
+        name = re.sub(r"\W", "_", camera)
+        if name in named:
+            raise InputError(
+                f"two subfolders become the camera {name}, {camera} among them, for topics have "
+                "no other signs; rename one"
+            )
+        named[name] = pictures
+    return named
 
 
 def in_rig_order(by_camera: dict[str, T]) -> dict[str, T]:

@@ -57,12 +57,12 @@ def view_sets(paths: list[Path], rig: Rig) -> list[list[PictureFile]]:
         InputError: A path is missing or no picture, there are none or too many, or they do not fit
             the rig.
     """
-    by_camera = _by_camera(paths, rig)
+    by_camera = pictures_by_camera(paths, rig)
     place = ", ".join(str(path) for path in paths[:3]) + (" ..." if len(paths) > 3 else "")
     loose = by_camera.get(SINGLE_CAMERA, []) if len(by_camera) == 1 else []
     _check_rig(rig, by_camera, bool(loose), place)
     if loose and rig == "surround":
-        _check_names(loose)
+        check_names(loose)
         return [_front_first([PictureFile(path, path.stem) for path in loose])]
     if loose:
         return [[PictureFile(path, SINGLE_CAMERA)] for path in loose]
@@ -103,7 +103,12 @@ def _check_counts(by_camera: dict[str, list[Path]], place: str) -> None:
         )
 
 
-def _check_names(loose: list[Path]) -> None:
+def check_names(loose: list[Path]) -> None:
+    """See that pictures of a rig, named after their cameras, are of different ones.
+
+    Raises:
+        InputError: Two have the same name.
+    """
     stems = [path.stem for path in loose]
     twice = [stem for stem in stems if stems.count(stem) > 1]
     if twice:
@@ -113,8 +118,16 @@ def _check_names(loose: list[Path]) -> None:
         )
 
 
-def _by_camera(paths: list[Path], rig: Rig) -> dict[str, list[Path]]:
-    """List pictures by camera; loose ones belong to `SINGLE_CAMERA`."""
+def pictures_by_camera(paths: list[Path], rig: Rig) -> dict[str, list[Path]]:
+    """List pictures by camera, in natural order; loose ones belong to `SINGLE_CAMERA`.
+
+    Args:
+        paths: As `view_sets` takes them.
+        rig: `auto` and `surround` want loose pictures or subfolders, not both.
+
+    Raises:
+        InputError: A path is missing or no picture, there are none, or both kinds.
+    """
     for path in paths:
         if not path.exists():
             raise InputError(f"there is no file or folder {path}; check the path")

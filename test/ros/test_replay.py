@@ -100,6 +100,20 @@ def test_loose_pictures_with_the_names_of_cameras(tmp_path):
     assert open_recording(str(tmp_path), rig="surround").cameras == ("front", "left", "right")
 
 
+def test_no_picture_is_lost_to_another_of_its_name(tmp_path):
+    for name in ("front.jpg", "front.png", "back.png"):
+        save(tmp_path / "loose" / name)
+    with pytest.raises(InputError, match="2 pictures are named front"):
+        open_recording(str(tmp_path / "loose"), rig="surround")
+    for name in ("cam 1", "cam-1"):
+        save(tmp_path / "rig" / name / "0.png")
+    with pytest.raises(InputError, match="two subfolders become the camera cam_1"):
+        open_recording(str(tmp_path / "rig"))
+    save(tmp_path / "rig" / "thumbnail.png")
+    with pytest.raises(InputError, match=r"thumbnail\.png beside subfolders"):
+        open_recording(str(tmp_path / "rig"))
+
+
 def test_a_calibration_file_becomes_camera_info_and_tf(tmp_path):
     save(tmp_path / "rig" / "front" / "0.jpg", size=(64, 48))
     rig_from_cam = [[0, 0, 1, 1.5], [-1, 0, 0, 0.2], [0, -1, 0, 1.6], [0, 0, 0, 1]]
