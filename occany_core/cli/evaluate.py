@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from occany_core.checkpoints import load_model, write_metrics
-from occany_core.checkpoints.store import complete_or_absent
+from occany_core.checkpoints.store import complete_or_absent, weights_path
 from occany_core.cli import ablations, held_back_streets, settings_arguments
 from occany_core.cli.ablation_report import chart_of_sweep
 from occany_core.cli.view import refuse_foreign
@@ -73,6 +73,8 @@ def run(arguments: argparse.Namespace) -> None:
     held_back_streets.check(arguments)
     check_place(arguments.markdown)
     check_picture_place(arguments.plot)
+    if arguments.write_card:
+        check_place(weights_path(arguments.model).with_suffix(".json"))
     PROTOCOLS[protocol](settings_arguments.read(arguments), arguments)
 
 

@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import os
 import re
 
 import numpy as np
@@ -409,3 +410,11 @@ def test_a_place_for_the_file_is_sought_before_the_work(words, tmp_path, monkeyp
     monkeypatch.setattr(evaluate_verb, "load_model", None)
     assert main(["evaluate", *words.split()]) == 1
     assert f"cannot write {words.split()[-1]}: there is no folder no" in capsys.readouterr().err
+
+
+def test_a_card_that_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate_verb, "load_model", None)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    words = ["evaluate", "synthocc", "--model", str(tmp_path / "m.safetensors"), "--write-card"]
+    assert main(words) == 1
+    assert "m.json: you may not" in capsys.readouterr().err
