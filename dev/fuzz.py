@@ -37,6 +37,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
+from occany_ros.declaration import Declaration
 from occany_ros.declarations import NODE_DECLARATIONS, camera_declarations, core_declarations
 from occany_ros.image_messages import ENCODINGS, bytes_field, rgb_to_image
 from occany_ros.msg import VoxelGrid
@@ -196,8 +197,9 @@ class Fuzz:
         """A whole number that costs no more than time allows."""
         return min(self.rng.choice(INTEGERS), MOST.get(name, 2**63))
 
-    def value(self, name: str, default: object) -> object:
+    def value(self, one: Declaration) -> object:
         """A value for a parameter, of its type four times out of five."""
+        name, default = one.name, one.default
         if self.rng.random() < 0.2:
             default = self.rng.choice((True, 1, 1.0, "text", (1.0,), ("a",)))
         if isinstance(default, bool):
@@ -207,7 +209,7 @@ class Fuzz:
         if isinstance(default, float):
             return self.rng.choice(NUMBERS)
         if isinstance(default, str):
-            return self.rng.choice(WORDS)
+            return self.rng.choice((*WORDS, *3 * one.choices))
         length = self.rng.choice((0, 1, 2, 3, 3, 3, 7, 20))
         kind = type(default[0]) if default else self.rng.choice((int, float, str))
         make = {int: lambda: self.number(name), float: lambda: self.rng.choice(NUMBERS)}
@@ -308,7 +310,7 @@ class Fuzz:
     def parameters(self) -> str:
         """One to three parameters at once."""
         values = {
-            one.name: self.value(one.name, one.default)
+            one.name: self.value(one)
             for one in self.rng.sample(self.declarations, k=self.rng.randint(1, 3))
         }
         taken = self.set(values)
