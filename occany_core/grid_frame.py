@@ -13,6 +13,9 @@ from occany_core.pointmaps import Pointmaps
 from occany_core.poses import Cameras
 from occany_core.voxels import LEVEL, Ground, ViewPoints, estimate_ground
 
+SURE = 1000.0
+"""What is added to the confidence of points on the ground, so that they pass any threshold."""
+
 
 def find_ground(
     seen: Pointmaps, grid_from_world: Float[Tensor, "4 4"], voxels: VoxelsConfig, *, told: bool
@@ -40,6 +43,8 @@ def in_grid(
 ) -> list[ViewPoints]:
     """Bring the points of every view to the grid frame; those out of range lose their trust.
 
+    Of ground the viewing ray alone says where it is, so that its points need little confidence.
+
     Args:
         maps: In the world.
         cameras: Of the same views.
@@ -52,8 +57,10 @@ def in_grid(
         points = rigid.apply(grid_from_world, maps.points_world[view].flatten(0, 1))
         centre = rigid.apply(grid_from_world, cameras.world_from_cam[view, None, :3, 3])[0]
         if voxels.ground_tolerance > 0:
-            tolerance = voxels.ground_tolerance, voxels.ground_tolerance_growth
-            points = ground.attract(points, centre, *tolerance)
+            band = voxels.ground_tolerance, voxels.ground_tolerance_growth, voxels.kerb_height
+            points, on_ground = ground.attract(points, centre, *band)
+            is_sure = on_ground.view_as(confidence) & (confidence > voxels.min_confidence_ground)
+            confidence = confidence + SURE * is_sure
         points = points.view_as(maps.points_cam[view])
         near = (points - centre).norm(dim=-1) < voxels.max_range
         views.append(ViewPoints(points, confidence.where(near, 0.0), centre))

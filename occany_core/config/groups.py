@@ -217,6 +217,11 @@ class VoxelsConfig:
     min_confidence_novel: Annotated[float, "least confidence of rendered points, in (1, inf)"] = (
         3.0
     )
+    min_confidence_ground: Annotated[
+        float,
+        "least confidence of points that were put onto the ground, observed or rendered, in "
+        "(1, inf): where a viewing ray meets the ground is known without it",
+    ] = 1.05
     max_range: Annotated[float, "points farther than this from their camera are dropped [m]"] = (
         60.0
     )
@@ -233,6 +238,11 @@ class VoxelsConfig:
     ground_tolerance_growth: Annotated[
         float, "by so much does ground_tolerance grow per metre of range, as errors do"
     ] = 0.05
+    kerb_height: Annotated[
+        float,
+        "ground beside the carriageway stands up to so much above it [m]; points in between stay "
+        "where they are",
+    ] = 0.1
     pass_weight: Annotated[
         float, "how much a ray through a cell speaks against it, in points that speak for it"
     ] = 0.5
@@ -253,11 +263,11 @@ class VoxelsConfig:
         cells = self.shape[0] * self.shape[1] * self.shape[2]
         _require(cells <= 100_000_000, "voxels.shape", self.shape, "at most 100 million cells")
         _require_choices(self, "voxels")
-        for name in ("min_confidence", "min_confidence_novel"):
+        for name in ("min_confidence", "min_confidence_novel", "min_confidence_ground"):
             value = getattr(self, name)
             _require(value >= 1, f"voxels.{name}", value, "at least 1")
         _require(self.max_range > 0, "voxels.max_range", self.max_range, "positive")
-        for name in ("ground_tolerance", "ground_tolerance_growth"):
+        for name in ("ground_tolerance", "ground_tolerance_growth", "kerb_height"):
             value = getattr(self, name)
             _require(value >= 0, f"voxels.{name}", value, "0 or positive")
         _require(self.pass_weight >= 0, "voxels.pass_weight", self.pass_weight, "0 or positive")

@@ -7,7 +7,7 @@ Metres, grid axes (x forward, y left, z up); the rig's wheels stand at the origi
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 NEAREST, FARTHEST = 2.0, 30.0
@@ -42,11 +42,13 @@ class Ground:
         centre: Float[Tensor, "3"],
         tolerance: float,
         growth: float = 0.0,
-    ) -> Float[Tensor, "P 3"]:
+        kerb: float = 0.0,
+    ) -> tuple[Float[Tensor, "P 3"], Bool[Tensor, " P"]]:
         """Move points near or below the ground along their viewing ray onto it.
 
         Nothing is seen below the ground, so a point there is too far away; one less than
-        `tolerance` above it is most likely ground whose distance is a little off. A camera at or
+        `tolerance` above it is most likely ground whose distance is a little off. Ground is the
+        plane and what stands up to a kerb higher: points between the two stay. A camera at or
         below the ground moves no point.
 
         Args:
@@ -55,13 +57,19 @@ class Ground:
             tolerance: At the camera [m].
             growth: Of the tolerance, per metre of range: an error of the angle at which ground is
                 seen lifts it by as much as it is far away.
+            kerb: Height of the ground beside the carriageway [m].
+
+        Returns:
+            The points, and which of them are ground.
         """
-        mount, height = self.height_of(centre), self.height_of(points)
-        drop = mount - height
+        height = self.height_of(points)
+        level = height.clamp(0, kerb)
+        mount = self.height_of(centre) - level
+        drop = mount + level - height
         allowed = tolerance + growth * (points - centre).norm(dim=-1)
-        on_ray = (height < allowed) & (drop > 0.2 * mount) & (mount > 0)
-        scale = torch.where(on_ray, mount / drop.clamp_min(1e-6), 1.0)
-        return centre + (points - centre) * scale[:, None]
+        on_ground = (height - level < allowed) & (drop > 0.2 * mount) & (mount > 0)
+        scale = torch.where(on_ground, mount / drop.clamp_min(1e-6), 1.0)
+        return centre + (points - centre) * scale[:, None], on_ground
 
 
 LEVEL = Ground()

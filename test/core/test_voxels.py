@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds
 
-from occany_core.config import VoxelsConfig
+from occany_core.config import VoxelsConfig, from_flat
 from occany_core.errors import InputError
-from occany_core.grid_frame import find_ground
+from occany_core.grid_frame import find_ground, in_grid
 from occany_core.pointmaps import Pointmaps
+from occany_core.poses import Cameras
 from occany_core.voxels import (
     FREE,
     LEVEL,
@@ -464,8 +465,9 @@ def test_ground_is_moved_along_its_ray_and_nothing_else_moves(seed):
     rng = np.random.default_rng(seed)
     centre, tolerance = torch.tensor([1.0, 2.0, 1.6]), 0.3
     points = torch.from_numpy(rng.uniform([-20, -20, -3], [20, 20, 3], (50, 3))).float()
-    moved = LEVEL.attract(points, centre, tolerance)
+    moved, on_ground = LEVEL.attract(points, centre, tolerance)
     low = points[:, 2] < tolerance
+    assert torch.equal(on_ground, low)
     torch.testing.assert_close(moved[low][:, 2], torch.zeros(int(low.sum())), rtol=0, atol=1e-5)
     torch.testing.assert_close(moved[~low], points[~low])
     cross = torch.linalg.cross(points - centre, moved - centre)
@@ -476,22 +478,47 @@ def test_ground_is_moved_along_its_ray_and_nothing_else_moves(seed):
 @pytest.mark.parametrize("height", [0.0, -0.5])
 def test_a_camera_at_or_below_the_ground_moves_no_point(height):
     points = torch.tensor([[5.0, 0, -1], [5, 1, 0.1], [5, 2, 2]])
-    moved = LEVEL.attract(points, torch.tensor([0.0, 0, height]), 0.3)
+    moved, on_ground = LEVEL.attract(points, torch.tensor([0.0, 0, height]), 0.3)
     torch.testing.assert_close(moved, points)
+    assert not on_ground.any()
 
 
 def test_points_at_the_height_of_the_camera_stay():
     points = torch.tensor([[10.0, 0, 1.5]])
-    assert torch.equal(LEVEL.attract(points, torch.tensor([0.0, 0, 1.6]), 2.0), points)
+    moved, on_ground = LEVEL.attract(points, torch.tensor([0.0, 0, 1.6]), 2.0)
+    assert torch.equal(moved, points) and not on_ground.any()
 
 
 def test_the_tolerance_grows_with_range():
     centre = torch.tensor([0.0, 0.0, 1.6])
     near, far = torch.tensor([4.0, 0.0, 0.5]), torch.tensor([16.0, 0.0, 0.5])
-    moved = LEVEL.attract(torch.stack((near, far)), centre, 0.2, 0.05)
+    moved, on_ground = LEVEL.attract(torch.stack((near, far)), centre, 0.2, 0.05)
+    assert on_ground.tolist() == [False, True]
     assert torch.equal(moved[0], near)  # a kerb, a box
     assert moved[1, 2].abs() < 1e-5 and moved[1, 0] > 16
-    torch.testing.assert_close(LEVEL.attract(far[None], centre, 0.2), far[None])
+    torch.testing.assert_close(LEVEL.attract(far[None], centre, 0.2)[0], far[None])
+
+
+def test_points_between_road_and_kerb_stay_and_others_come_no_farther():
+    centre = torch.tensor([0.0, 0.0, 1.6])
+    heights = torch.tensor([-0.5, 0.0, 0.06, 0.1, 0.25, 0.4])
+    points = torch.stack((torch.full_like(heights, 8.0), 0 * heights, heights), dim=-1)
+    moved, on_ground = LEVEL.attract(points, centre, 0.2, kerb=0.1)
+    assert on_ground.tolist() == [True] * 5 + [False]
+    torch.testing.assert_close(moved[:, 2], torch.tensor([0.0, 0.0, 0.06, 0.1, 0.1, 0.4]))
+    torch.testing.assert_close(moved[[1, 2, 3, 5]], points[[1, 2, 3, 5]])
+
+
+def test_ground_needs_less_confidence_than_what_stands_on_it():
+    voxels = from_flat({"voxels.min_confidence": 3.0, "voxels.min_confidence_ground": 1.2}).voxels
+    points = torch.tensor([[[8.0, 0, 0.05], [8, 1, 1.2], [8, 2, 0.1], [70, 0, 0]]])
+    confidence = torch.tensor([[[1.5, 1.5, 1.1, 1.5]]])
+    maps = Pointmaps(points[None], points[None], confidence)
+    world_from_cam = torch.eye(4)
+    world_from_cam[2, 3] = 1.6
+    cameras = Cameras(torch.eye(3)[None], world_from_cam[None])
+    (view,) = in_grid(maps, cameras, (torch.eye(4), LEVEL), voxels)
+    assert view.kept(voxels.min_confidence).tolist() == [[True, False, False, False]]
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.0, 1.1])
@@ -507,7 +534,7 @@ def test_the_tilt_of_the_ground_is_found_among_walls_and_at_any_scale(rise, fact
     points = centre + (points - centre) * factor  # depth off by a factor
     found = estimate_ground(of_views(points), of_views(torch.full((len(points),), 2.0)))
     assert (found.rise_x, found.rise_y) == pytest.approx(rise, abs=0.004)
-    exact = truth.attract(floor + torch.tensor([0, 0, 0.1]), centre, 0.3)
+    exact, _ = truth.attract(floor + torch.tensor([0, 0, 0.1]), centre, 0.3)
     assert truth.height_of(exact).abs().max() < 1e-4
 
 
