@@ -4,6 +4,9 @@
 The grid frame has body axes, and its ground goes through the foot of the rig. Metres.
 """
 
+from dataclasses import replace
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,7 +17,9 @@ from occany_core.poses import Cameras
 from occany_core.voxels import LEVEL, Ground, ViewPoints, estimate_ground
 
 SURE = 1000.0
-"""What is added to the confidence of points on the ground, so that they pass any threshold."""
+"""What is added to the confidence of points that are to pass any threshold."""
+DOUBTFUL = 1.2
+"""Points up to this confidence are sky or nothing at all."""
 
 
 def find_ground(
@@ -65,3 +70,29 @@ def in_grid(
         near = (points - centre).norm(dim=-1) < voxels.max_range
         views.append(ViewPoints(points, confidence.where(near, 0.0), centre))
     return views
+
+
+def keep_most_confident(views: list[ViewPoints], share: float) -> list[ViewPoints]:
+    """Let the most confident of the points that stand on the ground pass any threshold.
+
+    Pictures unlike those of the training lower all confidences, those of things before that of
+    the ground they stand on; a threshold alone would leave an empty plain.
+
+    Args:
+        views: As `in_grid` returns them.
+        share: Of the points that are neither ground nor `DOUBTFUL`, over all views.
+    """
+    confidence = torch.cat([view.confidence.flatten() for view in views])
+    standing = confidence[(confidence > DOUBTFUL) & (confidence < SURE)]
+    number = round(share * len(standing))
+    if number == 0:
+        return views
+    least = standing.kthvalue(len(standing) - number + 1).values
+    return [
+        replace(
+            view,
+            confidence=view.confidence
+            + SURE * ((view.confidence >= least) & (view.confidence < SURE)),
+        )
+        for view in views
+    ]

@@ -18,7 +18,7 @@ from occany_core.checkpoints import Model
 from occany_core.config import OccAnyConfig
 from occany_core.datasets.class_tables import SemanticClass
 from occany_core.errors import ConfigError, InputError
-from occany_core.grid_frame import find_ground, in_grid
+from occany_core.grid_frame import find_ground, in_grid, keep_most_confident
 from occany_core.images import View, check_views
 from occany_core.location import Located, locate
 from occany_core.network import RawMaps
@@ -201,6 +201,7 @@ def _fuse(  # noqa: PLR0913 - everything that is known by now
             kept.append(chunk.maps)
     with watch.stage("voxels"):
         seen = in_grid(located.seen, located.cameras, frame, config.voxels)
+        seen = keep_most_confident(seen, config.voxels.keep_most_confident)
         fusion.see(seen)
         grid = fusion.grid()
     if labels is not None:

@@ -213,15 +213,21 @@ class VoxelsConfig:
         "cell: the voxel that holds a point; trilinear: its eight lattice neighbours, as "
         "published",
     ] = "cell"
-    min_confidence: Annotated[float, "least confidence of observed points, in (1, inf)"] = 1.4
+    min_confidence: Annotated[float, "least confidence of observed points, in (1, inf)"] = 2.3
     min_confidence_novel: Annotated[float, "least confidence of rendered points, in (1, inf)"] = (
-        3.0
+        6.0
     )
     min_confidence_ground: Annotated[
         float,
         "least confidence of points that were put onto the ground, observed or rendered, in "
         "(1, inf): where a viewing ray meets the ground is known without it",
-    ] = 1.05
+    ] = 1.2
+    keep_most_confident: Annotated[
+        float,
+        "share of the observed points that stand on the ground that counts whatever its "
+        "confidence, the most confident ones: pictures unlike those of the training lower all "
+        "confidences; 0 to 1",
+    ] = 0.6
     max_range: Annotated[float, "points farther than this from their camera are dropped [m]"] = (
         60.0
     )
@@ -266,6 +272,12 @@ class VoxelsConfig:
         for name in ("min_confidence", "min_confidence_novel", "min_confidence_ground"):
             value = getattr(self, name)
             _require(value >= 1, f"voxels.{name}", value, "at least 1")
+        _require(
+            0 <= self.keep_most_confident <= 1,
+            "voxels.keep_most_confident",
+            self.keep_most_confident,
+            "between 0 and 1",
+        )
         _require(self.max_range > 0, "voxels.max_range", self.max_range, "positive")
         for name in ("ground_tolerance", "ground_tolerance_growth", "kerb_height"):
             value = getattr(self, name)

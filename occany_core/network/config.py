@@ -155,5 +155,5 @@ def tiny() -> NetworkConfig:
         prompt_classes=18,
         rgb_head=False,
         calibration=True,
-        picture_width=144,
+        picture_width=192,
     )

@@ -31,7 +31,7 @@ def tiny() -> Recipe:
     return Recipe(
         name="tiny",
         network=tiny_network(),
-        picture=(80, 144),
+        picture=(112, 192),
         views_per_step=192,
         stages=(
             Stage(

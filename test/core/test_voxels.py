@@ -13,7 +13,7 @@ from strategies import seeds
 
 from occany_core.config import VoxelsConfig, from_flat
 from occany_core.errors import InputError
-from occany_core.grid_frame import find_ground, in_grid
+from occany_core.grid_frame import find_ground, in_grid, keep_most_confident
 from occany_core.pointmaps import Pointmaps
 from occany_core.poses import Cameras
 from occany_core.voxels import (
@@ -519,6 +519,16 @@ def test_ground_needs_less_confidence_than_what_stands_on_it():
     cameras = Cameras(torch.eye(3)[None], world_from_cam[None])
     (view,) = in_grid(maps, cameras, (torch.eye(4), LEVEL), voxels)
     assert view.kept(voxels.min_confidence).tolist() == [[True, False, False, False]]
+
+
+def test_the_most_confident_points_that_stand_on_the_ground_are_kept():
+    confidence = torch.tensor([[0.0, 1.1, 1.3, 1.4], [1.5, 1.6, 1002.0, 1.7]])
+    views = [ViewPoints(torch.zeros(1, 4, 3), one[None], torch.zeros(3)) for one in confidence]
+    kept = keep_most_confident(views, 0.4)  # of five; ground, sky and what is far do not count
+    assert [view.kept(5.0).int().tolist() for view in kept] == [[[0] * 4], [[0, 1, 1, 1]]]
+    assert keep_most_confident(views, 0.0) is views
+    everything = keep_most_confident(views, 1.0)
+    assert sum(int(view.kept(5.0).sum()) for view in everything) == 6
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.0, 1.1])
