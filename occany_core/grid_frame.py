@@ -17,7 +17,7 @@ from occany_core.poses import Cameras
 from occany_core.voxels import LEVEL, Ground, ViewPoints, estimate_ground
 
 SURE = 1000.0
-"""What is added to the confidence of points that are to pass any threshold."""
+"""What is added to the confidence of points that are to pass the thresholds."""
 DOUBTFUL = 1.2
 """Points up to this confidence are sky or nothing at all."""
 
@@ -73,7 +73,7 @@ def in_grid(
 
 
 def keep_most_confident(views: list[ViewPoints], share: float) -> list[ViewPoints]:
-    """Let the most confident of the points that stand on the ground pass any threshold.
+    """Let the most confident of the points that stand on the ground pass the thresholds.
 
     Pictures unlike those of the training lower all confidences, those of things before that of
     the ground they stand on; a threshold alone would leave an empty plain.

@@ -103,7 +103,11 @@ class Fusion:
 
 @dataclass(frozen=True)
 class HighestConfidence:
-    """The highest confidence of any point that marks a cell; 0 where none does (spec 7, 8)."""
+    """The highest confidence of any point that marks a cell; 0 where none does (spec 7, 8).
+
+    Points that count whatever their confidence (`voxels.ground_tolerance`,
+    `voxels.keep_most_confident`) are above all usual thresholds.
+    """
 
     observed: Float[np.ndarray, "X Y Z"]
     rendered: Float[np.ndarray, "X Y Z"]
