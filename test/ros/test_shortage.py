@@ -58,7 +58,10 @@ def without_numbers(result):
 
 
 def last_status(bench):
-    return bench.received["/occany/status"][-1]
+    """The newest; the first may come after the grid that it tells of."""
+    statuses = bench.received["/occany/status"]
+    bench.ros.spin_until(lambda: statuses, PATIENCE_S, "a status")
+    return statuses[-1]
 
 
 def test_an_allocation_that_fails_is_told_from_other_errors():
