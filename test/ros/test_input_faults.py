@@ -42,9 +42,6 @@ class Rig(Bench):
 
         self.tester.create_timer(period_s, send)
 
-    def last_status(self):
-        return self.received["/occany/status"][-1]
-
 
 @pytest.fixture
 def rig(ros):

@@ -35,10 +35,6 @@ def bench(ros):
     return Bench(ros)
 
 
-def status_of(bench):
-    return bench.received["/occany/status"][-1]
-
-
 # --- metres -------------------------------------------------------------------------------------
 
 
@@ -48,8 +44,8 @@ def test_a_factor_of_the_user_is_in_messages_status_and_diagnostics_and_its_chan
     bench.send_until_grid(["camera"], START_NS)
     bench.ros.spin_until(lambda: compact, what="a compact grid")
     assert compact[-1].scale_source == 4  # user
-    bench.ros.spin_until(lambda: status_of(bench).scale_source, what="a status of the grid")
-    status = status_of(bench)
+    bench.ros.spin_until(lambda: bench.last_status().scale_source, what="a status of the grid")
+    status = bench.last_status()
     assert (status.scale_source, status.scale_factor) == ("user", 1.5)
     assert math.isnan(status.scale_spread)
     assert bench.finding("scale", "metres from scale.factor: factor 1.500").level == OK
@@ -85,7 +81,7 @@ def test_the_vehicles_odometry_is_compared_and_a_disagreement_is_told(bench):
     assert doubt.level == WARN
     assert "it is not used: check its child frame and stamps" in doubt.message
     assert any(value.key == "odometry" for value in doubt.values)
-    assert status_of(bench).scale_source == "model"
+    assert bench.last_status().scale_source == "model"
 
 
 def test_odometry_of_another_frame_or_without_rotation_is_refused_in_words(bench):
@@ -163,7 +159,7 @@ def test_a_path_that_cannot_be_linked_goes_on_in_a_new_segment_and_says_so(bench
     assert odometry[0].pose.pose.position.x == pytest.approx(last.pose.pose.position.x, abs=1e-6)
     assert math.sqrt(odometry[0].pose.covariance[0]) > 1000
     assert min(odometry[0].pose.covariance[i] for i in (0, 7, 14, 21, 28, 35)) > 0
-    bench.ros.spin_until(lambda: status_of(bench).odometry_segment == 2, what="the status")
+    bench.ros.spin_until(lambda: bench.last_status().odometry_segment == 2, what="the status")
 
 
 def test_finding_of_a_new_segment_goes_after_a_while():

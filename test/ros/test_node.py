@@ -76,6 +76,12 @@ class Bench:
     def grids(self):
         return self.received["/occany/output/voxel_grid"]
 
+    def last_status(self):
+        """The newest; the first may come after the grid that it tells of."""
+        statuses = self.received["/occany/status"]
+        self.ros.spin_until(lambda: statuses, what="a status")
+        return statuses[-1]
+
     def publisher(self, kind, topic, qos=10):
         if topic not in self.publishers:
             self.publishers[topic] = self.tester.create_publisher(kind, topic, qos)
@@ -285,8 +291,7 @@ def test_uncalibrated_cameras_are_said_to_be_assumed_level(bench):
     assert "no transform from 'camera_optical_frame' to 'base_link'" in (
         bench.finding("geometry", "no transform").message
     )
-    bench.ros.spin_until(lambda: bench.received["/occany/status"], what="a status")
-    assert bench.received["/occany/status"][-1].frame_source == "assumed level"
+    assert bench.last_status().frame_source == "assumed level"
 
 
 def test_required_calibration_that_is_missing_is_an_error(bench):
@@ -332,9 +337,7 @@ def test_a_silent_camera_is_left_out_named_and_rejoins(bench):
     finding = bench.finding("camera right", "no image for")
     assert "has 1 publisher" in finding.message
     bench.send_until_grid(pair, 1100 * 10**9, count=2)
-    bench.ros.spin_until(
-        lambda: bench.received["/occany/status"][-1].views_in_window == 2, what="both cameras"
-    )
+    bench.ros.spin_until(lambda: bench.last_status().views_in_window == 2, what="both cameras")
 
 
 def test_a_camera_without_publisher_is_named(bench):

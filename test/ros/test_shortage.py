@@ -57,13 +57,6 @@ def without_numbers(result):
     return result
 
 
-def last_status(bench):
-    """The newest; the first may come after the grid that it tells of."""
-    statuses = bench.received["/occany/status"]
-    bench.ros.spin_until(lambda: statuses, PATIENCE_S, "a status")
-    return statuses[-1]
-
-
 def test_an_allocation_that_fails_is_told_from_other_errors():
     for allocate in (
         lambda: torch.empty(TOO_MUCH, dtype=torch.uint8),
@@ -106,30 +99,30 @@ def test_out_of_memory_costs_no_grid_does_less_and_grows_back(bench, monkeypatch
     faulty.fault = run_out_of_memory
     node = bench.running(transport="compressed", novel_views__steps=4)
     bench.send_until_grid(["camera"], 1000 * 10**9)
-    bench.ros.spin_until(lambda: last_status(bench).novel_views == 4, PATIENCE_S, "all views")
-    assert last_status(bench).budget_level == 0
+    bench.ros.spin_until(lambda: bench.last_status().novel_views == 4, PATIENCE_S, "all views")
+    assert bench.last_status().budget_level == 0
     faulty.failures = 1
     bench.send(["camera"], 1100 * 10**9)
     bench.ros.spin_until(lambda: not faulty.failures, PATIENCE_S, "the injected failure")
     bench.ros.spin_until(
-        lambda: last_status(bench).budget_level == FEWER_VIEWS, PATIENCE_S, "the first rung"
+        lambda: bench.last_status().budget_level == FEWER_VIEWS, PATIENCE_S, "the first rung"
     )
-    assert last_status(bench).budget_reason == "out of memory on cpu"
-    assert last_status(bench).novel_views == 1
-    assert last_status(bench).last_error == ""
+    assert bench.last_status().budget_reason == "out of memory on cpu"
+    assert bench.last_status().novel_views == 1
+    assert bench.last_status().last_error == ""
     finding = bench.finding(
         "budget", "budget level 1 of 6, fewer rendered views: out of memory on cpu"
     )
     assert finding.level == b"\x01"
     node._inference.budget._patience = 2
     step = 0
-    while last_status(bench).budget_level:
+    while bench.last_status().budget_level:
         assert step < 20, "the work does not grow back"
         bench.send_until_grid(["camera"], (1200 + step) * 10**9)
         bench.ros.spin_for(0.1)
         step += 1
     bench.send_until_grid(["camera"], 1300 * 10**9)
-    bench.ros.spin_until(lambda: last_status(bench).novel_views == 4, PATIENCE_S, "all views")
+    bench.ros.spin_until(lambda: bench.last_status().novel_views == 4, PATIENCE_S, "all views")
     bench.finding("budget", "the work is as set")
     assert node.fatal == ""
 
@@ -211,10 +204,10 @@ def test_a_time_limit_that_cannot_be_kept_ends_at_every_other_set_and_is_lifted_
             break
     finding = bench.finding("budget", "budget level 6 of 6, every other view set: cycles took")
     assert "and budget.latency_ms is 0" in finding.message
-    skipped = last_status(bench).skipped
+    skipped = bench.last_status().skipped
     bench.send_until_grid(["left", "right"], 2000 * 10**9, count=3)
     bench.ros.spin_until(
-        lambda: last_status(bench).skipped > skipped, PATIENCE_S, "view sets left out"
+        lambda: bench.last_status().skipped > skipped, PATIENCE_S, "view sets left out"
     )
     node._inference.budget._patience = 1
     assert bench.set(node, budget__latency_ms=0.0).successful
@@ -231,8 +224,8 @@ def test_a_memory_limit_below_what_is_needed_narrows_the_pictures(bench):
     assert node._inference.budget.step.level == NARROWER
     finding = bench.finding("budget", "narrower pictures: a cycle took")
     assert "MB and budget.memory_mb is 1" in finding.message
-    bench.ros.spin_until(lambda: last_status(bench).memory_mb > 1, PATIENCE_S, "the figure")
-    assert last_status(bench).memory_mb == pytest.approx(resident_mb(), rel=0.5)
+    bench.ros.spin_until(lambda: bench.last_status().memory_mb > 1, PATIENCE_S, "the figure")
+    assert bench.last_status().memory_mb == pytest.approx(resident_mb(), rel=0.5)
 
 
 @pytest.mark.parametrize("call", ["render", "render_novel"])
@@ -253,7 +246,7 @@ def test_output_that_is_no_number_gives_a_sentence_and_no_grid(bench, monkeypatc
     bench.send_until_grid(["camera"], 1200 * 10**9, count=2)
     bench.received["/diagnostics"].clear()
     assert bench.finding("geometry", "no transform").level == b"\x01"
-    assert last_status(bench).last_error == ""
+    assert bench.last_status().last_error == ""
     assert node.fatal == ""
 
 
