@@ -153,7 +153,8 @@ PUBLICATIONS = (
     Topic(
         name="~/output/NAME/confidence",
         type="sensor_msgs/msg/Image",
-        note="32FC1, in (1, inf); what counts is above `voxels.min_confidence`",
+        note="32FC1, in (1, inf); what counts is above `voxels.min_confidence`, or as "
+        "`voxels.min_confidence_ground` and `voxels.keep_most_confident` say",
     ),
     Topic(
         name="~/output/NAME/mask",

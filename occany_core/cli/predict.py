@@ -60,8 +60,9 @@ def run(arguments: argparse.Namespace) -> None:
     highest = float(scene.observed.confidence.max())
     if highest <= config.voxels.min_confidence:
         _say(
-            f"no observed point counts: the highest confidence is {highest:.3f} and "
-            f"voxels.min_confidence is {config.voxels.min_confidence}; lower it for these weights"
+            f"no observed point is above voxels.min_confidence, {config.voxels.min_confidence}: "
+            f"the highest confidence is {highest:.3f}, and only voxels.min_confidence_ground and "
+            "voxels.keep_most_confident let points count; lower it for these weights"
         )
 
 
